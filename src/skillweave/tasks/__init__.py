@@ -1,0 +1,29 @@
+"""Where tasks come from: our own generators, by name, and the user's files."""
+
+from importlib import import_module
+from pathlib import Path
+
+from ..errors import NotFound
+from ..task import Task
+
+TASKS = {
+    "date": "skillweave.tasks.records:Date",
+    "number": "skillweave.tasks.records:Number",
+    "country": "skillweave.tasks.records:Country",
+    "invoice": "skillweave.tasks.records:Invoice",
+}
+
+
+def load_task(name: str, seed: int = 0) -> Task:
+    """The task called `name`; NotFound with the nearest name if there is none."""
+    if name not in TASKS:
+        raise NotFound("task", name, TASKS, hint="skillweave tasks")
+    module, kind = TASKS[name].split(":")
+    return getattr(import_module(module), kind)(seed)
+
+
+def load_data(path: str | Path, seed: int = 0) -> Task:
+    """The task made of a user's `.jsonl` or `.csv` file; BadData says what is wrong with it, and where."""
+    from .jsonl import JsonlTask
+
+    return JsonlTask(Path(path), seed)
