@@ -1,0 +1,328 @@
+"""Base: the one seam to models. Tokens in, hidden states and logits out.
+
+Everything else in the house asks a Base and never a model: its hidden states, the logits of chosen rows, its linear layers
+(where skills attach), generation. Any Hugging Face causal language model is one, by name or path; `TinyBase` is one of a few
+thousand to a few million parameters made from scratch, for experiments in minutes and tests in seconds.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from . import gemma
+from .errors import BadBase, BadData, BadOption
+from .files import atomic_write, sha256_file, sha256_json
+
+Edit = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(input, weight, bias) -> output: what a skill puts in the place of `input @ weight.T + bias`."""
+
+_EDITS: ContextVar[Mapping[str, Edit] | None] = ContextVar("edits", default=None)
+
+
+class SkillLinear(nn.Linear):
+    """A linear layer that asks, at each call, whether a skill is active on it. Its weights are never written to."""
+
+    slot: str
+
+    def forward(self, x: Tensor) -> Tensor:
+        edits = _EDITS.get()
+        edit = edits.get(self.slot) if edits else None
+        return F.linear(x, self.weight, self.bias) if edit is None else edit(x, self.weight, self.bias)
+
+
+@contextmanager
+def edited(edits: Mapping[str, Edit]) -> Iterator[None]:
+    """Inside the block, the layers named by `edits` compute with them; nothing stays behind, also when the block raises."""
+    token = _EDITS.set(edits)
+    try:
+        yield
+    finally:
+        _EDITS.reset(token)
+
+
+class Base:
+    """A frozen causal language model with its tokenizer.
+
+    `digest` names the weights: a skill learned on one Base is refused on another.
+    """
+
+    def __init__(self, name: str, digest: str, model: nn.Module, tokenizer):
+        self.name, self.digest, self.model, self.tokenizer = name, digest, model.eval().requires_grad_(False), tokenizer
+        self.dtype: torch.dtype = model.dtype
+        self.window: int = model.config.max_position_embeddings
+        self.layers: int = model.config.num_hidden_layers
+        self.eos: int = tokenizer.eos_token_id
+        self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos
+        self._body = model.base_model
+        self._head = model.get_output_embeddings()
+        self._softcap = getattr(model.config, "final_logit_softcapping", None)
+        self.linears: dict[str, SkillLinear] = {}
+        for slot, module in model.named_modules():
+            if isinstance(module, nn.Linear) and module is not self._head:
+                module.__class__ = SkillLinear
+                module.slot = slot
+                self.linears[slot] = module
+
+    def layer_of(self, slot: str) -> int:
+        """The number of the transformer layer that holds the linear layer `slot` (0 for one outside the layers)."""
+        found = re.search(r"\.(\d+)\.", slot)
+        return int(found.group(1)) if found else 0
+
+    def hidden(self, tokens: Int[Tensor, "batch time"], mask: Tensor | None = None, **options) -> Float[Tensor, "batch time width"]:
+        """Last hidden states, ready for the head. Padding on the right needs no mask: causal rows never look at it."""
+        return self._body(input_ids=tokens, attention_mask=mask, use_cache=False, **options).last_hidden_state
+
+    def logits(self, rows: Float[Tensor, "row width"]) -> Float[Tensor, "row vocabulary"]:
+        """Scores of the next token for chosen rows of hidden states: never for rows that nobody asks about."""
+        logits = self._head(rows)
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+    def encode(self, text: str, start: bool = False) -> list[int]:
+        """Token numbers of `text`; with `start`, after the begin-of-sequence token if the model has one."""
+        tokens = self.tokenizer.encode(text, add_special_tokens=False)
+        first = self.tokenizer.bos_token_id
+        return [first, *tokens] if start and first is not None else tokens
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def encode_pair(self, prompt: str, completion: str) -> tuple[list[int], int]:
+        """Tokens of prompt + completion + end, and how many of them are the completion's (with the end)."""
+        before, after = self.encode(prompt, start=True), [*self.encode(completion), self.eos]
+        if len(before) + len(after) > self.window:
+            raise BadData(
+                f"an example of {len(before) + len(after):,} tokens is longer than the window of {self.name} ({self.window:,}): "
+                f"{prompt[:40]!r}…",
+                "shorten or split it, or choose a base with a longer window",
+            )
+        return before + after, len(after)
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], max_new_tokens: int = 64, prefix: str = "", batch: int = 64) -> list[str]:
+        """Greedy completions, one a prompt, ended by the end token or after `max_new_tokens`.
+
+        Prompts are grouped by length, finished rows leave the batch, the head sees one row a sequence. `prefix` (few-shot
+        examples, say) is read once and shared by all prompts.
+        """
+        *shared, last = self.encode(prefix, start=True) if prefix else [None]
+        start = [] if last is None else [last]  # so that an empty prompt has a token to go on from
+        tokens = [start + self.encode(prompt, start=not start) or [self.eos] for prompt in prompts]
+        longest = max(map(len, tokens), default=0) + len(shared) + max_new_tokens
+        if longest > self.window:
+            raise BadData(
+                f"a prompt and its {max_new_tokens} new tokens need {longest:,} tokens, but the window of {self.name} is {self.window:,}.",
+                "shorten the prompt or lower the number of new tokens",
+            )
+        order = sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i))
+        answers: list[str] = [""] * len(tokens)
+        memory = self._read(shared) if shared else None
+        for at in range(0, len(order), batch):
+            rows = order[at : at + batch]
+            for i, out in zip(rows, self._decode([tokens[i] for i in rows], max_new_tokens, memory, len(shared)), strict=True):
+                answers[i] = self.decode(out)
+        return answers
+
+    def _read(self, tokens: list[int]):
+        """The key-value cache of one sequence."""
+        return self._body(input_ids=torch.tensor([tokens]), use_cache=True).past_key_values
+
+    def _decode(self, prompts: list[list[int]], limit: int, memory, shared: int) -> list[list[int]]:
+        width, count = max(map(len, prompts)), len(prompts)
+        tokens = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts])  # (row, time), padded on the left
+        mask = torch.tensor([[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        cache = None
+        if memory is not None:
+            cache = _copy_cache(memory)
+            cache.batch_repeat_interleave(count)
+        position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+        out: list[list[int]] = [[] for _ in prompts]
+        alive = torch.arange(count)
+        for _ in range(limit):
+            step = self._body(
+                input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
+            )
+            cache = step.past_key_values
+            chosen = self.logits(step.last_hidden_state[:, -1]).argmax(-1)
+            going = chosen != self.eos
+            for row, token in zip(alive[going].tolist(), chosen[going].tolist(), strict=True):
+                out[row].append(token)
+            if not going.any():
+                break
+            position = position[:, -1:] + 1
+            if not going.all():
+                alive, chosen, mask, position = alive[going], chosen[going], mask[going], position[going]
+                cache.batch_select_indices(going.nonzero()[:, 0])
+            tokens = chosen[:, None]
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
+        return out
+
+
+def _copy_cache(cache):
+    """A key-value cache whose growth does not reach the original (tensors are shared, the lists are not)."""
+    import copy
+
+    return copy.deepcopy(cache)
+
+
+def bf16_is_fast() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def load_base(name: str = gemma.NAME, dtype: str = "auto") -> Base:
+    """A Base by name: the Gemma 3 270M of PyPI (`gemma-3-270m`), a folder, or the name of a model on a hub.
+
+    dtype: `bf16`, `fp32`, or `auto`: bf16 where the processor has it. Raises BadBase.
+    """
+    dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    if dtype not in (*dtypes, "auto"):
+        raise BadOption(f"dtype is `{dtype}`, but can only be auto, bf16 or fp32.")
+    kind = dtypes.get(dtype) or (torch.bfloat16 if bf16_is_fast() else torch.float32)
+    if name.startswith("tiny") and "/" not in name and not Path(name).is_dir():
+        return TinyBase.named(name)
+    folder = gemma.folder() if name == gemma.NAME else _find(name)
+    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, use_safetensors=True)
+    except Exception as error:  # many kinds, from many libraries: all mean that this folder is not a model we can read
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadBase(f"cannot read a causal language model from `{name}`: {reason[:200]}", "check the folder or name") from error
+    if tokenizer.eos_token_id is None:
+        raise BadBase(f"the tokenizer of `{name}` has no end-of-sequence token.", "set eos_token in its tokenizer_config.json")
+    base = Base(name, folder_digest(folder), model, tokenizer)
+    if not base.linears:
+        raise BadBase(f"`{name}` has no torch.nn.Linear layer that a skill could attach to.", "choose a model with linear layers")
+    return base
+
+
+def _find(name: str) -> Path:
+    """The folder of a local model, or of a hub model in the local cache (fetched when it is not there yet)."""
+    if Path(name).is_dir():
+        return Path(name)
+    if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise BadBase(f"no folder `{name}`.", f"give a model folder, a hub name such as owner/model, or {gemma.NAME}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        wanted = ["*.safetensors", "*.json", "*.model", "*.txt"]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:
+        near = get_close_matches(name, [gemma.NAME, "tiny"], n=1)
+        guess = f" Did you mean `{near[0]}`?" if near else ""
+        raise BadBase(
+            f"`{name}` is neither a folder nor a model that could be fetched from the hub ({type(error).__name__}).{guess}",
+            f"check the spelling and the connection; {gemma.NAME} needs no hub",
+        ) from error
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a model folder's weights; remembered by size and time of change, since weights are large."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BadBase(f"{folder} holds no .safetensors file.", "only safetensors weights are read (pickles can run code)")
+    stamp = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    memo = gemma.cache_root() / "digests" / f"{sha256_json(stamp)[:32]}.json"
+    if memo.is_file():
+        return json.loads(memo.read_text())["digest"]
+    digest = sha256_json([[f.name, sha256_file(f)] for f in files])
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(memo, json.dumps({"digest": digest}))
+    return digest
+
+
+class CharTokenizer:
+    """One token a character, and three more: padding, begin, end. Characters that are not in `alphabet` become `unknown`."""
+
+    pad_token_id, bos_token_id, eos_token_id = 0, 1, 2
+
+    def __init__(self, alphabet: str):
+        self.alphabet = alphabet
+        self._number = {character: i + 4 for i, character in enumerate(alphabet)}
+
+    def __len__(self) -> int:
+        return len(self.alphabet) + 4
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return [self._number.get(character, 3) for character in text]
+
+    def decode(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return "".join(self.alphabet[t - 4] if t >= 4 else "" if t < 3 else "?" for t in map(int, tokens))
+
+
+ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
+
+
+class TinyBase(Base):
+    """A Llama-shaped decoder from scratch, with characters as tokens; weights drawn from `seed` (untrained).
+
+    One dial: `width`. Depth, heads and feed-forward follow from it: 32 is 0.05 M parameters, 128 about 1 M, 384 about 10 M.
+    """
+
+    def __init__(self, width: int = 32, seed: int = 0, alphabet: str = ALPHABET, window: int = 256):
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        if width % 16 or width < 16:
+            raise BadOption(f"width is {width}, but has to be a multiple of 16, at least 16.")
+        tokenizer = CharTokenizer(alphabet)
+        heads = width // (16 if width % 32 else 32)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=width * 8 // 3 // 16 * 16,
+            num_hidden_layers=max(2, round(math.log2(width)) - 2),
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=window,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+        with torch.device("meta"):
+            model = LlamaForCausalLM(config)
+        model = model.to_empty(device="cpu")
+        _draw(model, seed)
+        digest = sha256_json(["tiny", width, seed, alphabet, window])
+        super().__init__(f"tiny-{width}" + (f"-s{seed}" if seed else ""), digest, model, tokenizer)
+
+    @classmethod
+    def named(cls, name: str) -> "TinyBase":
+        """`tiny`, `tiny-64`, `tiny-64-s1` (width, seed)."""
+        found = re.fullmatch(r"tiny(?:-(\d+))?(?:-s(\d+))?", name)
+        if not found:
+            raise BadBase(f"no base `{name}`.", "a small base is called tiny, tiny-64 or tiny-64-s1 (width, seed)")
+        return cls(int(found.group(1) or 32), int(found.group(2) or 0))
+
+
+def _draw(model: nn.Module, seed: int) -> None:
+    """Fill all weights from a generator of our own; the caller's randomness is left alone."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in sorted(model.named_parameters()):
+        if weight.dim() < 2:
+            weight.data.fill_(1.0)  # norms
+        else:
+            weight.data.normal_(0.0, 0.4 / math.sqrt(weight.shape[-1]) if "embed" not in name else 0.02, generator=generator)
+    rotary = model.model.rotary_emb
+    rotary.__init__(model.config)
+    model.tie_weights()
+
+
+def set_threads(count: int) -> None:
+    """Use `count` processor threads in this process (1 gives the same bits every time)."""
+    torch.set_num_threads(count)
+    os.environ["OMP_NUM_THREADS"] = str(count)

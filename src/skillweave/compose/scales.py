@@ -1,0 +1,103 @@
+"""Learned anisotropic scaling (paper 47, 2407.02880): a strength for every skill and layer, learned from few examples.
+
+    y = W x + Σ_k α[k, layer] · s_k · B_k A_k x   (+ s B A x of a small new skill, as in paper 1, 2502.05932)
+
+α starts at one (the plain sum) and the skills stay as they are. The new skill, where there is one, learns what none of them
+holds, such as the shape of the answer. `replay` mixes examples of the skills' own tasks into the batches, so that the
+composition does not forget them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..bank import SkillBank
+from ..base import Base
+from ..composition import NEW, Composition
+from ..curriculum.mixing import mixture
+from ..delta import LowRank
+from ..errors import BadOption
+from ..learn.batches import Batches
+from ..learn.loop import Group, Log, Plan, Tick, train
+from ..learn.sft import bank_loss
+from ..task import Example
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Task arithmetic with weight one: all skills at full strength, nothing learned."""
+
+    def fit(
+        self,
+        base: Base,
+        skills: Mapping[str, LowRank],
+        examples: Sequence[Example],
+        seed: int,
+        replay: Sequence[Example] = (),
+        state: Path | None = None,
+        key: str = "",
+        tick: Tick = lambda n, t: None,
+    ) -> tuple[Composition, Log]:
+        bank = SkillBank(base, skills)
+        return Composition(bank.names, bank.ones()), Log()
+
+
+@dataclass(frozen=True)
+class Scales:
+    """A strength per skill and layer, learned; no new weights."""
+
+    steps: int = 40
+    """Optimiser steps."""
+    batch: int = 8
+    """Examples a step."""
+    lr: float = 5e-2
+    """Largest learning rate of α, unitless."""
+    rank: int = 0
+    """Rank of the new skill that learns beside α; 0 for none."""
+    lora_lr: float = 1e-3
+    """Largest learning rate of the new skill, unitless."""
+    scale: float = 2.0
+    """The new skill's alpha / rank, unitless."""
+    replay: float = 0.0
+    """Share of each pass that comes from the skills' own examples."""
+
+    def fit(
+        self,
+        base: Base,
+        skills: Mapping[str, LowRank],
+        examples: Sequence[Example],
+        seed: int,
+        replay: Sequence[Example] = (),
+        state: Path | None = None,
+        key: str = "",
+        tick: Tick = lambda n, t: None,
+    ) -> tuple[Composition, Log]:
+        """Learn α (and the new skill) on `examples`; `replay` are examples of the skills' own tasks."""
+        if not 0 <= self.replay < 1:
+            raise BadOption(f"replay is {self.replay}, but a share lies between 0 and 1.")
+        new = {NEW: LowRank.fresh(base, self.rank, self.scale, seed)} if self.rank else {}
+        bank = SkillBank(base, {**skills, **new})
+        alpha = bank.ones()
+        learned = alpha[: len(skills)].clone().requires_grad_()
+        shares = [(examples, 1 - self.replay), (replay, self.replay if replay else 0.0)]
+        batches = Batches(base, mixture(shares, self.steps * self.batch, seed), self.batch, seed)
+        groups = [Group({"alpha": learned}, self.lr)]
+        if new:
+            groups.append(Group(new[NEW].tensors(), self.lora_lr))
+
+        def loss(batch):
+            return bank_loss(bank, batch, torch.cat([learned, alpha[len(learned) :]]))
+
+        log = train(loss, groups, batches.at, Plan(self.steps), state, key, tick)
+        return Composition(tuple(skills), learned.detach(), new[NEW].detach() if new else None), log
+
+
+@dataclass(frozen=True)
+class ScalesWithLora(Scales):
+    """A strength per skill and layer, and a small new skill for what none of them holds."""
+
+    rank: int = 8
+    replay: float = 1 / 3
+

@@ -1,0 +1,1 @@
+"""What a model learns from, and in which order and proportion."""

@@ -1,0 +1,75 @@
+"""LowRank: a change of weights held as factors, ΔW = scale · B A for each linear layer it touches."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .base import Base
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One linear layer's change: ΔW = scale · b @ a."""
+
+    a: Float[Tensor, "rank inside"]
+    b: Float[Tensor, "outside rank"]
+    scale: float = 1.0
+    """Unitless; alpha / r in the terms of LoRA (2106.09685)."""
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A skill's weights: factors by the name of the linear layer."""
+
+    factors: Mapping[str, Factors]
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any layer."""
+        return max((f.rank for f in self.factors.values()), default=0)
+
+    @property
+    def parameters(self) -> int:
+        return sum(f.a.numel() + f.b.numel() for f in self.factors.values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every factor by name (`layer.a`, `layer.b`)."""
+        return {f"{slot}.{side}": getattr(f, side) for slot, f in self.factors.items() for side in "ab"}
+
+    def detach(self) -> "LowRank":
+        return LowRank({s: Factors(f.a.detach(), f.b.detach(), f.scale) for s, f in self.factors.items()})
+
+    @staticmethod
+    def fresh(base: Base, rank: int, scale: float, seed: int) -> "LowRank":
+        """The usual start of a LoRA on every linear layer of `base`: a uniform in ±1/√inside, b zero; fp32, trainable."""
+        generator = torch.Generator().manual_seed(seed)
+        factors = {}
+        for slot, linear in base.linears.items():
+            bound = 1 / math.sqrt(linear.in_features)
+            a = torch.empty(rank, linear.in_features).uniform_(-bound, bound, generator=generator)
+            b = torch.zeros(linear.out_features, rank)
+            factors[slot] = Factors(a.requires_grad_(), b.requires_grad_(), scale)
+        return LowRank(factors)
+
+
+def weighted_sum(parts: Sequence[tuple[LowRank, Mapping[str, float]]]) -> LowRank:
+    """Σ weight · ΔW, exact: factors side by side, the weight of each layer folded into b; ranks add up.
+
+    Each part comes with its weight for each of its layers. Parts may touch different layers.
+    """
+    slots = dict.fromkeys(slot for part, _ in parts for slot in part.factors)
+    factors = {}
+    for slot in slots:
+        here = [(part.factors[slot], weights[slot]) for part, weights in parts if slot in part.factors]
+        a = torch.cat([f.a.float() for f, _ in here])
+        b = torch.cat([f.b.float() * (f.scale * weight) for f, weight in here], 1)
+        factors[slot] = Factors(a, b)
+    return LowRank(factors)

@@ -1,0 +1,100 @@
+"""Jobs that wait for each other, run in processes of one thread each.
+
+Small models gain more from two processes of one thread than from one of two, and one thread gives the same bits every time.
+A finished job leaves its answer in a file, so running the same jobs again goes on where the last run stopped.
+"""
+
+import json
+import multiprocessing as mp
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .files import atomic_write
+from .progress import progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """`run(tick=…, **arguments)` returns something JSON can hold; it starts when the jobs named in `after` are done."""
+
+    name: str
+    run: Callable[..., Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    steps: int = 1
+    """Its share of the progress bar: the number of `tick`s it will make."""
+
+
+_ticks: Any = None
+
+
+def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, title: str) -> dict[str, Any]:
+    """Run `jobs` (listed in order of urgency) and return their answers by name; answers found in `folder` are not computed again."""
+    done = {job.name: json.loads(path.read_text()) for job in jobs if (path := folder / f"{job.name}.json").is_file()}
+    waiting = [job for job in jobs if job.name not in done]
+    if not waiting:
+        return done
+    context = mp.get_context("spawn")
+    with context.Manager() as manager, progress(sum(job.steps for job in waiting), title, unit="steps") as tick:
+        ticks = manager.Queue()
+        stop = threading.Event()
+        listener = threading.Thread(target=_listen, args=(ticks, tick, stop), daemon=True)
+        listener.start()
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(ticks,))
+        try:
+            _drive(pool, waiting, done, folder, workers)
+        except BaseException:
+            for process in list((pool._processes or {}).values()):
+                process.kill()  # they hold nothing that is not saved aside first
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            stop.set()
+            listener.join(timeout=2)
+    return done
+
+
+def _drive(pool: ProcessPoolExecutor, waiting: list[Job], done: dict[str, Any], folder: Path, workers: int) -> None:
+    running: dict[Future, Job] = {}
+    while waiting or running:
+        for job in [job for job in waiting if all(name in done for name in job.after)]:
+            if len(running) < workers:
+                waiting.remove(job)
+                running[pool.submit(_call, job.name, job.run, dict(job.arguments))] = job
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            job = running.pop(future)
+            done[job.name] = future.result()
+            atomic_write(folder / f"{job.name}.json", json.dumps(done[job.name]))
+
+
+def _start_worker(ticks) -> None:
+    global _ticks
+    _ticks = ticks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _call(name: str, run: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    return run(**arguments, tick=lambda steps, note: _ticks.put((name, steps, note)))
+
+
+def _listen(ticks, tick, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            name, steps, note = ticks.get(timeout=0.2)
+        except queue.Empty:
+            continue
+        except (EOFError, OSError):
+            return
+        tick(steps, note=f"{name} · {note}")

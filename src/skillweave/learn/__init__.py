@@ -1,0 +1,5 @@
+"""How a skill gets into a model: one method a file, one line a method."""
+
+METHODS = {
+    "sft": "skillweave.learn.sft:SFT",
+}

@@ -1,0 +1,153 @@
+"""The one training loop: AdamW with linear decay on whatever tensors it is given, resumable bit for bit.
+
+Everything that decides a step is a function of (seed, step), so a state is: the tensors, the two moments of AdamW, the step
+and the log. It is saved aside and renamed, so a process killed at any moment finds the last whole state. With one thread the
+resumed run gives the same bits as one that was never stopped.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..errors import SkillweaveError
+from ..files import atomic_write
+from .batches import Batch
+
+Tick = Callable[[int, str], None]
+"""(steps done since the last call, a note): how a loop tells that it is alive."""
+
+
+BETAS = (0.9, 0.99)
+"""AdamW's memory: runs here last tens to hundreds of steps, so the second moment must not remember a thousand."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that learn at one rate."""
+
+    tensors: Mapping[str, Tensor]
+    lr: float
+    """Change per step, unitless."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how carefully."""
+
+    steps: int
+    warmup: float = 0.05
+    """Share of the steps over which the rate rises from zero; then it falls linearly to zero."""
+    clip: float = 1.0
+    """Largest norm of the whole gradient, unitless."""
+    stop: int | None = None
+    """Stop after so many steps, with the rates of the whole course; None for all of them."""
+    save_every: float = 15.0
+    """Seconds between saved states."""
+
+
+@dataclass
+class Log:
+    """What happened, a number a step."""
+
+    loss: list[float] = field(default_factory=list)
+    """Nats per token."""
+    tokens: int = 0
+    """Tokens read, without padding."""
+    padding: int = 0
+    """Padded positions computed."""
+    labels: int = 0
+    seconds: float = 0.0
+
+
+def train(
+    loss: Callable[[Batch], Tensor],
+    groups: Sequence[Group],
+    batch: Callable[[int], Batch],
+    plan: Plan,
+    state: Path | None = None,
+    key: str = "",
+    tick: Tick = lambda steps, note: None,
+) -> Log:
+    """Change the tensors of `groups` in place until the steps of `plan` are done.
+
+    `state` is a file to save to and to go on from; one that was saved under another `key` (the digest of the configuration)
+    is not used. A loss that is not finite stops the run; the last whole state stays.
+    """
+    named = {name: tensor for group in groups for name, tensor in group.tensors.items()}
+    adam = torch.optim.AdamW([{"params": list(g.tensors.values()), "lr": g.lr} for g in groups], betas=BETAS, weight_decay=0.0, foreach=True)
+    for tensor in named.values():  # moments exist from the start, so that every state has the same tensors
+        adam.state[tensor] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(tensor), "exp_avg_sq": torch.zeros_like(tensor)}
+    log, start = _load(state, key, named, adam)
+    tick(start, "") if start else None
+    began = saved = time.monotonic()
+    past = log.seconds
+    for step in range(start, plan.steps if plan.stop is None else plan.stop):
+        for group, shown in zip(groups, adam.param_groups, strict=True):
+            shown["lr"] = group.lr * rate(step, plan)
+        data = batch(step)
+        value = loss(data)
+        number = value.item()
+        if not math.isfinite(number):
+            raise SkillweaveError(f"the loss is {number} at step {step}.", "lower the learning rate (--lr)")
+        adam.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(list(named.values()), plan.clip)
+        adam.step()
+        log.loss.append(number)
+        log.tokens += data.real
+        log.padding += data.tokens.numel() - data.real
+        log.labels += len(data.labels)
+        log.seconds = past + time.monotonic() - began
+        if state is not None and time.monotonic() - saved > plan.save_every:
+            _save(state, key, named, adam, log)
+            saved = time.monotonic()
+        tick(1, f"loss {number:.3f} · {log.tokens / max(log.seconds, 1e-9):,.0f} tokens/s")
+    if state is not None:
+        _save(state, key, named, adam, log)
+    return log
+
+
+def rate(step: int, plan: Plan) -> float:
+    """Share of the full learning rate at `step`: a linear rise, then a linear fall that ends above zero."""
+    rise = max(1, round(plan.warmup * plan.steps))
+    return min(1.0, (step + 1) / rise) * min(1.0, (plan.steps - step) / max(1, plan.steps - rise))
+
+
+def _tensors(named: Mapping[str, Tensor], adam: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All that a state holds: the tensors and their two moments."""
+    kinds = {"": lambda t: t.detach(), ":m": lambda t: adam.state[t]["exp_avg"], ":v": lambda t: adam.state[t]["exp_avg_sq"]}
+    return {f"{name}{kind}": of(tensor) for name, tensor in named.items() for kind, of in kinds.items()}
+
+
+def _save(path: Path, key: str, named: Mapping[str, Tensor], adam: torch.optim.Optimizer, log: Log) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in _tensors(named, adam).items()}
+    atomic_write(path, save(tensors, {"key": key, "log": json.dumps(vars(log))}))
+
+
+def _load(path: Path | None, key: str, named: Mapping[str, Tensor], adam: torch.optim.Optimizer) -> tuple[Log, int]:
+    """Go on from the state at `path`, or start anew if there is none of `key` that is whole."""
+    if path is None or not path.is_file():
+        return Log(), 0
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            log = Log(**json.loads(about["log"])) if about.get("key") == key else Log()
+            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return Log(), 0
+    wanted = _tensors(named, adam)
+    if about.get("key") != key or {k: t.shape for k, t in saved.items()} != {k: t.shape for k, t in wanted.items()}:
+        return Log(), 0
+    for name, tensor in wanted.items():
+        tensor.copy_(saved[name])
+    for tensor in named.values():
+        adam.state[tensor]["step"].fill_(float(len(log.loss)))
+    return log, len(log.loss)
