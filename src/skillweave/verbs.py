@@ -1,0 +1,473 @@
+"""The verbs: learn, compose, measure, run. The command line and Python programs call these and nothing deeper.
+
+Each takes plain values, answers with a frozen report, and leaves the library either as it was or with one more whole skill.
+"""
+
+import dataclasses
+import importlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import gemma
+from .errors import BadData, BadOption, BaseMismatch, BelowThreshold, LibraryError, NotFound
+from .files import sha256_json
+from .library import Library
+from .progress import progress, say
+from .result import Estimate, Table
+from .skill import Skill, check_name, write_skill
+from .task import Example, Task
+from .tasks import load_data, load_task
+
+if TYPE_CHECKING:
+    from .base import Base
+    from .delta import LowRank
+
+KEEP = 200
+"""Examples of its own that a skill carries along, so that a later composition can replay them."""
+CHECKED = 100
+"""Validation examples that a new skill is tried on."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A new skill in the library."""
+
+    name: str
+    path: Path
+    base: str
+    dtype: str
+    exact: Estimate
+    """Exact match on the validation split."""
+    loss: float
+    """Nats per token, mean of the last tenth of the steps."""
+    steps: int
+    seconds: float
+    tokens_per_second: float
+
+    @property
+    def next(self) -> str:
+        return f'skillweave run {self.name} "…"'
+
+    def table(self) -> Table:
+        row = (self.name, str(self.exact), f"{self.loss:.3f}", self.steps, f"{self.seconds:.0f}", f"{self.tokens_per_second:.0f}")
+        columns = ("skill", "exact match (valid)", "loss, nats/token", "steps", "seconds", "tokens/s")
+        return Table(columns, (row,), note=f"{self.base} in {self.dtype}; saved in {self.path}")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Several skills working as one."""
+
+    skills: tuple[str, ...]
+    method: str
+    saved: str | None
+    exact: Estimate
+    """Exact match on the validation split."""
+    shots: int
+    """Examples of the task that were used."""
+    alpha: Mapping[str, Mapping[str, float]]
+    """Strength of each skill: mean, lowest and highest over the layers (unitless, 1 = as trained)."""
+    seconds: float
+
+    @property
+    def next(self) -> str:
+        return f'skillweave run {self.saved} "…"' if self.saved else ""
+
+    def table(self) -> Table:
+        rows = tuple((name, f"{a['mean']:.2f}", f"{a['low']:.2f}", f"{a['high']:.2f}") for name, a in self.alpha.items())
+        kept = f"saved as {self.saved}" if self.saved else "not saved (--save NAME)"
+        note = f"{self.method}, {self.shots} examples, {self.seconds:.0f} s; exact match (valid) {self.exact}; {kept}"
+        return Table(("skill", "strength", "lowest layer", "highest layer"), rows, note=note)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Skills on the same examples, each compared with the first."""
+
+    task: str
+    split: str
+    rows: tuple[Mapping[str, Any], ...]
+    """For each: name, exact, fields, seconds, and against the first: difference and p (exact McNemar)."""
+    at_least: float | None = None
+
+    @property
+    def exit_code(self) -> int:
+        below = self.at_least is not None and any(row["exact"].value < self.at_least for row in self.rows)
+        return BelowThreshold.exit_code if below else 0
+
+    def table(self) -> Table:
+        parts = tuple(self.rows[0]["fields"])
+        columns = ("skill", "exact match", *parts, f"against {self.rows[0]['name']}", "p", "seconds")
+        rows = tuple(
+            (
+                row["name"],
+                str(row["exact"]),
+                *(str(row["fields"][part]) for part in parts),
+                str(row["difference"]) if row["difference"] else "–",
+                f"{row['p']:.3g}" if row["difference"] else "–",
+                f"{row['seconds']:.1f}",
+            )
+            for row in self.rows
+        )
+        return Table(columns, rows, title=f"{self.task}, {self.split} split")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the skill said, one answer a text."""
+
+    skill: str
+    answers: tuple[str, ...]
+
+
+def learn(
+    name: str,
+    *,
+    library: Path | str,
+    task: str | None = None,
+    data: Path | str | None = None,
+    base: str = gemma.NAME,
+    method: str = "sft",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    description: str = "",
+    replace: bool = False,
+) -> Learned:
+    """Learn a skill from a task or a file of examples and put it into the library.
+
+    An interrupted run goes on where it was when the same call is made again.
+    """
+    check_name(name)
+    shelf = Library(Path(library), create=True)
+    if name in shelf and not replace:
+        raise LibraryError(f"`{name}` is already in {library}.", "choose another name, or --replace it")
+    source = _source(task, data, seed)
+    fitter = _method("learn", method, options)
+    examples = _training(source, fitter.steps * fitter.batch)
+    model = _load(base)
+    key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed])
+    say(f"learning `{name}` from {len(examples):,} examples of {source.name} on {model.name} in {kind(model)}")
+    with progress(fitter.steps, f"learn {name}") as tick:
+        skill, log = fitter.fit(model, examples, seed, shelf.path / ".work" / f"{key[:32]}.safetensors", key, tick)
+    exact = check(model, source, {name: skill})
+    facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
+    save_skill(shelf, name, skill, model, source, examples, facts, description or source.description, replace)
+    (shelf.path / ".work" / f"{key[:32]}.safetensors").unlink(missing_ok=True)
+    tail = log.loss[-max(1, len(log.loss) // 10) :]
+    speed = log.tokens / max(log.seconds, 1e-9)
+    return Learned(name, shelf.path / name, model.name, kind(model), exact, sum(tail) / len(tail), len(log.loss), log.seconds, speed)
+
+
+def compose(
+    skills: Sequence[str],
+    *,
+    library: Path | str,
+    task: str | None = None,
+    data: Path | str | None = None,
+    method: str = "scales+lora",
+    save: str | None = None,
+    seed: int = 0,
+    shots: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    description: str = "",
+    replace: bool = False,
+) -> Composed:
+    """Make `skills` work together on a task, from `shots` of its training examples (all of a bounded task, else 24)."""
+    shelf = Library(Path(library))
+    if save is not None:
+        check_name(save)
+        if save in shelf and not replace:
+            raise LibraryError(f"`{save}` is already in {library}.", "choose another name, or --replace it")
+    if len(set(skills)) < len(skills):
+        raise BadOption(f"a skill is named twice: {', '.join(skills)}.", "name each skill once")
+    members = [shelf.get(name) for name in skills]
+    source = _source(task, data, seed)
+    fitter = _method("compose", method, options)
+    bound = source.size("train")
+    examples = source.take(shots or (24 if bound is None else bound), "train")
+    if not examples:
+        raise BadData(f"{source.name} has no training examples.", "give a task or file with at least one")
+    model, weights = _with_skills(members)
+    key = sha256_json([[m.digest for m in members], method, vars(fitter), source.digest(), len(examples), seed])
+    state = shelf.path / ".work" / f"{key[:32]}.safetensors"
+    steps = getattr(fitter, "steps", 0)
+    say(f"composing {', '.join(skills)} by {method} from {len(examples)} examples of {source.name}")
+    with progress(steps, f"compose {save or '+'.join(skills)}") as tick:
+        woven, log = fitter.fit(model, weights, examples, seed, replay_of(members), state, key, tick)
+    merged = woven.merged(model, weights)
+    exact = check(model, source, {"composition": merged})
+    if save is not None:
+        facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
+        facts["parents"] = [{"name": m.name, "digest": m.digest} for m in members]
+        table = {name: woven.alpha[k].tolist() for k, name in enumerate(woven.skills)}
+        about = description or f"{source.description} (composed of {', '.join(skills)})"
+        save_skill(shelf, save, merged, model, source, examples, facts, about, replace, table)
+        state.unlink(missing_ok=True)
+    spread = {n: {"mean": a.mean().item(), "low": a.min().item(), "high": a.max().item()}
+              for n, a in zip(woven.skills, woven.alpha, strict=True)}  # fmt: skip
+    return Composed(tuple(skills), method, save, exact, len(examples), spread, log.seconds)
+
+
+def measure(
+    skills: Sequence[str],
+    *,
+    library: Path | str,
+    task: str | None = None,
+    data: Path | str | None = None,
+    base: str | None = None,
+    n: int = 200,
+    split: str | None = None,
+    shots: int = 0,
+    seed: int = 0,
+    at_least: float | None = None,
+) -> Measured:
+    """Measure skills on the same examples and compare each with the first.
+
+    A skill may be a name, `a+b` (their sum), or `base` (the model alone). Examples that one of the skills learned from are
+    left out, and the report says how many.
+    """
+    from .bank import SkillBank
+    from .measure.score import evaluate
+    from .measure.stats import paired, wilson
+
+    shelf = Library(Path(library))
+    parts = {name: [shelf.get(part) for part in name.split("+")] if name != "base" else [] for name in skills}
+    members = list({m.name: m for group in parts.values() for m in group}.values())
+    source = _source(task, data, seed)
+    split = split or "test"
+    if n < 1:
+        raise BadOption(f"n is {n}, but has to be at least 1.")
+    examples = _unseen(_some(source, split, n), members)
+    model, weights = _with_skills(members, base)
+    prompts = source.take(shots, "train") if shots else []
+    rows, first = [], None
+    with progress(len(skills), f"measure on {source.name}", unit="skills") as tick:
+        for name, group in parts.items():
+            bank = SkillBank(model, {m.name: weights[m.name] for m in group}) if group else None
+            scores = evaluate(model, source, examples, bank, shots=prompts)
+            first = first or scores
+            pair = paired(scores.exact, first.exact) if scores is not first else None
+            rows.append(
+                {
+                    "name": name,
+                    "exact": wilson(sum(scores.exact), len(examples)),
+                    "fields": {part: wilson(sum(got), len(got)) for part, got in scores.fields.items()},
+                    "difference": pair and pair.difference,
+                    "p": pair and pair.p,
+                    "seconds": scores.seconds,
+                }
+            )
+            tick(1, name)
+    return Measured(source.name, split, tuple(rows), at_least)
+
+
+def run(skill: str, texts: Sequence[str], *, library: Path | str, max_new_tokens: int = 64) -> Answers:
+    """Use a skill on texts; each is put into the words the skill was taught with."""
+    from .bank import SkillBank
+
+    if max_new_tokens < 1:
+        raise BadOption(f"max-new-tokens is {max_new_tokens}, but has to be at least 1.")
+    one = Library(Path(library)).get(skill)
+    model, weights = _with_skills([one])
+    prompts = [one.template.replace("{input}", text) for text in texts]
+    with SkillBank(model, weights).on():
+        return Answers(skill, tuple(answer.strip() for answer in model.generate(prompts, max_new_tokens)))
+
+
+def quickstart(effort: str = "fair", *, library: Path | str, seed: int = 0):
+    """Three skills, a fourth task, and what each way of doing it gives; see `skillweave.quickstart`."""
+    from .quickstart import quickstart as go
+
+    return go(effort, library=Path(library), seed=seed)
+
+
+def kind(model: "Base") -> str:
+    """The number format the model computes in, as people write it."""
+    return {"torch.bfloat16": "bf16", "torch.float32": "fp32"}.get(str(model.dtype), str(model.dtype))
+
+
+def weights_of(skill: Skill) -> "LowRank":
+    """The adapter of a skill. Raises BadSkill if there is none or it cannot be trusted."""
+    from .peft_format import load_adapter
+
+    if skill.adapter is None:
+        raise BadOption(f"`{skill.name}` is a skill of words: it has no adapter to use here.", "name a skill that was learned")
+    return load_adapter(skill.adapter, skill.name)
+
+
+def replay_of(members: Sequence[Skill]) -> list[Example]:
+    """The examples that skills carry along, each skill's in turn."""
+    kept = []
+    for member in members:
+        path = member.path / "examples.jsonl"
+        if path.is_file():
+            kept += [Example(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return kept
+
+
+def check(model: "Base", source: Task, skills: Mapping[str, "LowRank"], n: int = CHECKED) -> Estimate:
+    """Exact match of the sum of `skills` on up to `n` validation examples."""
+    from .bank import SkillBank
+    from .measure.score import evaluate
+    from .measure.stats import wilson
+
+    examples = _some(source, "valid", n, enough=0)
+    if not examples:
+        return wilson(0, 0)
+    return wilson(sum(evaluate(model, source, examples, SkillBank(model, skills)).exact), len(examples))
+
+
+def facts_of(model: "Base", method: str, fitter, source: Task, examples, seed: int, log, exact: Estimate) -> dict[str, Any]:
+    """What a skill's provenance says about how it was made."""
+    import torch
+    import transformers
+
+    from . import __version__
+
+    score = {"task": source.name, "split": "valid", "metric": "exact", "value": exact.value, "low": exact.low, "high": exact.high}
+    return {
+        "base": {"name": model.name, "digest": model.digest},
+        "method": method,
+        "config": dict(vars(fitter)),
+        "data": {"name": source.name, "digest": source.digest(), "rows": len(examples), "split": "train"},
+        "seed": seed,
+        "parents": [],
+        "versions": {"skillweave": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "scores": [score | {"n": exact.n, "seed": seed}] if exact.n else [],
+        "cost": {"seconds": round(log.seconds, 3), "tokens": log.tokens},
+    }
+
+
+def save_skill(
+    shelf: Library,
+    name: str,
+    skill: "LowRank",
+    model: "Base",
+    source: Task,
+    examples: Sequence[Example],
+    facts: dict[str, Any],
+    description: str,
+    replace: bool = False,
+    alpha: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Put a learned or composed skill into the library, in one step."""
+    from .peft_format import save_adapter
+
+    distinct = list({e.prompt: e for e in examples}.values())
+    with shelf.new(name, replace=replace) as folder:
+        save_adapter(folder / "adapter", skill, model.name)
+        lines = (json.dumps({"prompt": e.prompt, "completion": e.completion}, ensure_ascii=False) for e in distinct[:KEEP])
+        (folder / "examples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / "seen.txt").write_text("\n".join(sorted({fingerprint(e) for e in distinct})) + "\n")
+        if alpha is not None:
+            (folder / "composition.json").write_text(json.dumps({"alpha": alpha}, indent=1))
+        shown = "\n".join(f"    {e.prompt.strip()}\n    -> {e.completion.strip()}" for e in distinct[:3])
+        body = f"{description}\n\nThe adapter in `adapter/` does this on {model.name}. It was shown, for example:\n\n{shown}\n"
+        write_skill(
+            folder, name=name, description=description, body=body, metadata={"template": source.template}, provenance=facts
+        )
+
+
+def fingerprint(example: Example) -> str:
+    """Sixteen hex digits that stand for a prompt: enough to recognise one that was learned from, too few to read it."""
+    return sha256_json(example.prompt.strip())[:16]
+
+
+def _source(task: str | None, data: Path | str | None, seed: int) -> Task:
+    if (task is None) == (data is None):
+        raise BadOption("give either a task or a data file.", "--task NAME (see skillweave tasks) or --data FILE")
+    return load_task(task, seed) if task is not None else load_data(Path(str(data)), seed)
+
+
+def _method(room: str, name: str, options: Mapping[str, Any] | None):
+    """The method `name` of a room with the user's options; an option it does not have is answered with the nearest."""
+    table = importlib.import_module(f"skillweave.{room}").METHODS
+    if name not in table:
+        raise NotFound("method", name, table, hint=f"skillweave {room} --method {' | '.join(table)}")
+    module, attribute = table[name].split(":")
+    method = getattr(importlib.import_module(module), attribute)
+    fields = {f.name: f for f in dataclasses.fields(method)}
+    for option, value in (options or {}).items():
+        if option not in fields:
+            raise NotFound(f"option of {name}", option, fields, hint=f"{name} has {', '.join(fields) or 'no options'}")
+        default = fields[option].default
+        if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(default, int) and value != int(value)):
+            wanted = "a whole number" if isinstance(default, int) else "a number"
+            raise BadOption(f"{option} is {value!r}, but has to be {wanted}.", f"its default is {default}")
+        if value < 0 or (value == 0 and option in ("steps", "batch")) or (value == 0 and option == "rank" and room == "learn"):
+            raise BadOption(f"{option} is {value}, which is too small.", f"its default is {default}")
+    return method(**{o: type(fields[o].default)(v) for o, v in (options or {}).items()})
+
+
+def _load(name: str) -> "Base":
+    from .base import load_base
+
+    began = time.monotonic()
+    model = load_base(name)
+    say(f"{model.name} ready in {time.monotonic() - began:.1f} s, computing in {kind(model)}")
+    if name == gemma.NAME:
+        say(f"Gemma is provided under and subject to the Gemma Terms of Use: {gemma.TERMS}")
+    return model
+
+
+def _with_skills(members: Sequence[Skill], base: str | None = None) -> tuple["Base", dict[str, "LowRank"]]:
+    """The base that all of `members` were learned on (or `base`), and their weights."""
+    weights = {m.name: weights_of(m) for m in members}
+    made_on = {m.name: m.provenance.get("base") or {} for m in members}
+    for name, origin in made_on.items():
+        first = next(iter(made_on))
+        if origin.get("digest") != made_on[first].get("digest"):
+            raise BaseMismatch(
+                f"`{first}` was learned on {made_on[first].get('name')} and `{name}` on {origin.get('name')}.",
+                "use skills of one base together, or learn one of them again",
+            )
+    origin = next(iter(made_on.values()), {})
+    model = _load(base or origin.get("name") or gemma.NAME)
+    if origin and origin.get("digest") != model.digest:
+        raise BaseMismatch(
+            f"`{next(iter(made_on))}` was learned on {origin.get('name')} ({str(origin.get('digest'))[:12]}), "
+            f"and this is {model.name} ({model.digest[:12]}).",
+            "use the base that the skill was learned on, or learn it again on this one",
+        )
+    return model, weights
+
+
+def _training(source: Task, count: int) -> list[Example]:
+    """Up to `count` training examples; a bounded source gives all that it has when that is fewer."""
+    size = source.size("train")
+    if size == 0:
+        raise BadData(f"{source.name} has no training examples.", "give a task or file with more examples")
+    return source.take(count if size is None else min(size, count), "train")
+
+
+def _some(source: Task, split: str, n: int, enough: int = 1) -> list[Example]:
+    if split not in source.splits and split != "all":
+        raise NotFound("split", split, source.splits, where=source.name, hint=f"splits: {', '.join(source.splits)}")
+    size = source.size(split)
+    if size is not None and size < enough:
+        raise BadData(f"the {split} split of {source.name} is empty.", "choose another --split, or give more examples")
+    return source.take(n if size is None else min(size, n), split)
+
+
+def _unseen(examples: list[Example], members: Sequence[Skill]) -> list[Example]:
+    """The examples that none of `members` learned from: nothing is measured on what it was trained on."""
+    seen = set()
+    for member in members:
+        path = member.path / "seen.txt"
+        if path.is_file():
+            with open(path) as lines:
+                seen.update(line.strip() for line in islice(lines, 10_000_000))
+    fresh = [e for e in examples if fingerprint(e) not in seen]
+    if not fresh:
+        raise BadData(
+            f"all {len(examples)} examples were training data of {', '.join(m.name for m in members)}.",
+            "measure on examples that no skill has learned from",
+        )
+    if len(fresh) < len(examples):
+        say(f"left out {len(examples) - len(fresh)} of {len(examples)} examples: a skill has learned from them")
+    return fresh
