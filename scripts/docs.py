@@ -1,0 +1,210 @@
+"""The documentation site: pages made from the code and the results, and the build.
+
+Run from anywhere, with the package installed:
+
+    python scripts/docs.py generate    write the generated pages and fill the tables of results
+    python scripts/docs.py build       generate, then build the site into site/ (warnings are errors)
+    python scripts/docs.py check       exit 1 and name every generated page that is not what the code and the results say
+"""
+
+import importlib
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import griffe
+import pages
+from pages import ROOT, table
+from rich.console import Console
+
+DOCS = ROOT / "docs"
+NOTE = "<!-- Made by scripts/docs.py; change the code, not this page. -->\n"
+MODULES = (
+    ("verbs", "The five verbs and the quickstart: what the commands call."),
+    ("skill", "A skill: a folder."),
+    ("library", "A folder of skills with an index."),
+    ("task", "A source of examples with a verifier."),
+    ("tasks", "The tasks by name, and the user's own data."),
+    ("base", "The one seam to models."),
+    ("delta", "Changes of weights as factors."),
+    ("bank", "Many skills on one base."),
+    ("composition", "Which skills, and how strong."),
+    ("result", "What a measurement returns."),
+    ("errors", "What can go wrong."),
+    ("papers.catalog", "The 56 papers."),
+)
+ROOMS = ("learn", "compose")
+
+
+def page(title: str, intro: str, body: str) -> str:
+    return f"{NOTE}\n# {title}\n\n{intro}\n\n{body.strip()}\n"
+
+
+def commands() -> str:
+    """Every command with its options, as the command line itself describes them."""
+    app = importlib.import_module("skillweave.cli").app
+    intro = "What `--help` says. Every command takes `--json`, and says on the error stream what to try next."
+    parts = [_help(app, ())]
+    for command in command_names(app):
+        parts.append(f"## skillweave {' '.join(command)}\n\n{_help(app, command)}")
+    return page("Commands", intro, "\n\n".join(parts))
+
+
+def command_names(group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command of the command line, groups and their members, without options such as --help."""
+    found = []
+    for name in (name for name in group if not name.startswith("-")):
+        found += [(*path, name), *command_names(group[name], (*path, name))]
+    return found
+
+
+def _help(app, command: tuple[str, ...]) -> str:
+    console = Console(file=io.StringIO(), width=88, color_system=None, force_terminal=False, legacy_windows=False)
+    app.help_print(command, console=console)
+    lines = [line.rstrip() for line in console.file.getvalue().strip().splitlines()]
+    return "\n".join(["```text", *lines, "```"])
+
+
+def python_api() -> str:
+    """One section a module; the text comes from the docstrings when the site is built."""
+    parts = [f"## skillweave.{name}\n\n{what}\n\n::: skillweave.{name}" for name, what in MODULES]
+    return page("Python", "The modules that a program uses, with the words of their docstrings.", "\n\n".join(parts))
+
+
+def methods() -> str:
+    """The METHODS tables of the rooms, with every knob of every method."""
+    package = griffe.load("skillweave", search_paths=[ROOT / "src"])
+    parts = []
+    for room in ROOMS:
+        module = importlib.import_module(f"skillweave.{room}")
+        found = {name: package[where.removeprefix("skillweave.").replace(":", ".")] for name, where in module.METHODS.items()}
+        parts.append(f"## {room}\n\n{module.__doc__.strip()}")
+        parts += [_method(name, method) for name, method in found.items()]
+    intro = "What `--method` takes, and the options of each method with their defaults."
+    return page("Methods", intro, "\n\n".join(parts))
+
+
+def _method(name: str, method: griffe.Class) -> str:
+    knobs = [_knob(knob) for knob in method.all_members.values() if knob.is_attribute and "instance-attribute" in knob.labels]
+    options = table(["option", "default", "what it is"], *knobs) if knobs else "No options."
+    return f"### `{name}`\n\n{_text(method)}\n\n{options}"
+
+
+def _knob(knob: griffe.Attribute) -> list[str]:
+    return [f"`{knob.name}`", f"`{knob.value}`", _text(knob) or _inherited(knob)]
+
+
+def _inherited(knob: griffe.Attribute) -> str:
+    """The words of the field that this one overrides."""
+    bases = knob.parent.mro()
+    return next((_text(base.members[knob.name]) for base in bases if knob.name in base.members), "")
+
+
+def _text(thing: griffe.Object) -> str:
+    return " ".join(thing.docstring.value.split()) if thing.docstring else ""
+
+
+def tasks() -> str:
+    """The TASKS table with sizes and one example of each."""
+    from skillweave.tasks import TASKS, load_task
+
+    intro = "What `--task` takes. The example is number 0 of the test split with seed 0."
+    return page("Tasks", intro, "\n\n".join(_task(name, load_task(name)) for name in TASKS))
+
+
+def _task(name: str, task) -> str:
+    example = task.example(0, "test")
+    text = " ".join((type(task).__doc__ or task.description).split())
+    sizes = ", ".join(f"{split} {task.size(split) or 'without end'}" for split in task.splits)
+    return f"## `{name}`\n\n{text}\n\nExamples: {sizes}.\n\n```text\n{example.prompt.rstrip()}\n→ {example.completion}\n```"
+
+
+def papers() -> str:
+    """The catalog as one table."""
+    from skillweave.papers import catalog
+
+    rows = [
+        [str(p.number), f"[{p.title}]({p.url})", p.room, p.what, f"{p.state}: `{p.command}`" if p.command else p.state]
+        for p in catalog.load()
+    ]
+    counts = [f"{sum(p.state == state for p in catalog.load())} {state}" for state in catalog.STATES]
+    intro = (
+        f"Skillweave is built from {len(catalog.load())} papers. Each row says in our own words what the paper is and what it\n"
+        "does for you, and which room of the house it belongs to.\n\n"
+        f"So far: {', '.join(counts)}. *In use* means that a method of the paper runs in the command named; it does not\n"
+        "mean that the paper's claims were reproduced. `skillweave papers WORD` searches this table."
+    )
+    return page("Papers", intro, table(["", "paper", "room", "what it is", "state"], *rows))
+
+
+def results() -> str:
+    """One section a file of results/, all of them."""
+    names = sorted(path.stem for path in pages.RESULTS.glob("*.json"))
+    parts = [f"## {name}\n\n<!-- results:{name} -->\n<!-- /results -->" for name in names]
+    intro = "One section a file of `results/`, each written by the command that measured it, whether it came out well or not."
+    return pages.fill(page("Results", intro, "\n\n".join(parts) or "*Nothing is measured yet.*"), "docs/results.md")
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/cli.md": commands,
+    "reference/methods.md": methods,
+    "reference/tasks.md": tasks,
+    "reference/python.md": python_api,
+    "papers/index.md": papers,
+    "results.md": results,
+}
+
+
+def stale() -> tuple[dict[Path, str], list[str]]:
+    """Pages that should read otherwise, with their text; and what could not be made, in words."""
+    found, faults = {}, []
+    for name, make in PAGES.items():
+        path = DOCS / name
+        try:
+            text = make()
+        except Exception as error:  # one page that cannot be made must not keep the others from being made
+            faults.append(f"docs/{name}: {type(error).__name__}: {error}")
+            continue
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            found[path] = text
+    try:
+        found |= {path: text for path, text in pages.stale().items() if path not in found}
+    except pages.PageError as error:
+        faults.append(str(error))
+    return found, faults
+
+
+def generate() -> int:
+    changed, faults = stale()
+    for path, text in changed.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+    print("\n".join(faults), file=sys.stderr, end="\n" if faults else "")
+    return 1 if faults else 0
+
+
+def check() -> int:
+    changed, faults = stale()
+    for path in changed:
+        print(f"{path.relative_to(ROOT)} is not what code and results say: python scripts/docs.py generate", file=sys.stderr)
+    print("\n".join(faults), file=sys.stderr, end="\n" if faults else "")
+    return 1 if changed or faults else 0
+
+
+def build() -> int:
+    return generate() or subprocess.run([sys.executable, "-m", "zensical", "build", "--strict", "--clean"], cwd=ROOT).returncode
+
+
+def main(arguments: list[str]) -> int:
+    verbs = {"generate": generate, "build": build, "check": check}
+    if len(arguments) != 1 or arguments[0] not in verbs:
+        print(__doc__, file=sys.stderr)
+        return 2
+    return verbs[arguments[0]]()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
