@@ -1,6 +1,6 @@
 """The quickstart over several seeds -> results/quickstart.json.
 
-    python benchmarks/quickstart.py [--effort fair] [--seeds 0 1 2] [--keep DIR]
+    python benchmarks/quickstart.py [--effort paper] [--seeds 0 1 2] [--keep DIR]
 
 Each seed has a library of its own, and its own draw of the skills' training data, the 24 invoices, the test invoices and all
 starting weights. With --keep, an interrupted run goes on where it was.
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from skillweave.jobs import run_jobs
 from skillweave.library import Library
-from skillweave.quickstart import ARMS, CRITERION, EFFORTS, judge, plan, summary, work_folder
+from skillweave.quickstart import ARMS, CRITERION, EFFORTS, Setting, judge, plan, summary
 from skillweave.record import write_result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--effort", choices=EFFORTS, default="fair")
+    parser.add_argument("--effort", choices=EFFORTS, default="paper")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--keep", type=Path, help="folder for the libraries")
     parser.add_argument("--out", type=Path, default=Path("results/quickstart.json"))
@@ -30,11 +30,11 @@ def main() -> None:
             library = (options.keep or Path(scratch)) / f"seed-{seed}"
             Library(library, create=True)
             began = time.monotonic()
-            folder = work_folder(options.effort, library, seed)
-            runs.append(run_jobs(plan(options.effort, library, seed), folder, 2, f"quickstart, seed {seed}"))
+            at = Setting(EFFORTS[options.effort], library, seed)
+            runs.append(run_jobs(plan(at), at.work, 2, f"quickstart, seed {seed}"))
             minutes.append((time.monotonic() - began) / 60)
-    arms = {name: {k: vars_of(v) for k, v in summary([run[name] for run in runs]).items()} for name in ARMS}
-    chosen = {name: [run[name]["chosen"] for run in runs] for name in ARMS if "chosen" in runs[0][name]}
+    arms = {name: {k: vars_of(v) for k, v in summary([run[name] for run in runs]).items()} for name in ARMS if name in runs[0]}
+    chosen = {name: [run[name]["chosen"] for run in runs] for name in arms if "chosen" in runs[0][name]}
     skills = sum(run[name]["seconds"] for run in runs for name in run if name.startswith("skill ")) / 60 / len(runs)
     write_result(
         options.out,

@@ -165,7 +165,12 @@ def test_names_are_in_order(bank, tiny):
 @pytest.mark.parametrize(
     ("slot", "a", "b", "words"),
     [
-        ("model.layers.9.mlp.up_proj", (2, 32), (80, 2), "skill `x` changes the layer `model.layers.9.mlp.up_proj`, which tiny-32"),
+        (
+            "model.layers.9.mlp.up_proj",
+            (2, 32),
+            (80, 2),
+            "skill `x` changes the layer `model.layers.9.mlp.up_proj`, which tiny-32",
+        ),
         (Q0, (2, 31), (32, 2), f"skill `x` has a change of 32 x 31 for `{Q0}`, which is 32 x 32 in tiny-32"),
         (Q0, (2, 32), (33, 2), "has a change of 33 x 32"),
     ],

@@ -151,7 +151,9 @@ def test_a_hub_name_that_cannot_be_fetched(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(BadBase, match=r"`gemma-3-270` is neither a folder nor .*\(ConnectionError\).*Did you mean `gemma-3-270m`"):
+    with pytest.raises(
+        BadBase, match=r"`gemma-3-270` is neither a folder nor .*\(ConnectionError\).*Did you mean `gemma-3-270m`"
+    ):
         load_base("gemma-3-270")
     with pytest.raises(BadBase, match="`owner/model` is neither"):
         load_base("owner/model")

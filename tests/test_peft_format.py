@@ -130,7 +130,10 @@ def empty(tensors):
     [
         (spoil(float("nan")), r"values that are not finite in `model\.layers\.0\.mlp\.down_proj`"),
         (spoil(float("inf")), "not finite"),
-        (lambda tensors: tensors.pop(first(tensors, "B")), r"only one of the two factors of `model\.layers\.0\.mlp\.down_proj`"),
+        (
+            lambda tensors: tensors.pop(first(tensors, "B")),
+            r"only one of the two factors of `model\.layers\.0\.mlp\.down_proj`",
+        ),
         (lambda tensors: tensors.pop(first(tensors, "A")), "only one of the two factors"),
         (rename, "holds `base_model.model.model.embed_tokens.lora_embedding_A`, which is not a LoRA of a linear layer"),
         (flatten, r"factors of `model.layers.0.mlp.down_proj` in `date` do not fit: \(32, 2\) and \(160,\)"),

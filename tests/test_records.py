@@ -187,7 +187,7 @@ def test_unseen_phrasings_are_not_in_train():
         for example in examples:
             sentence = inputs("invoice", example)
             seen, unseen = carrier(sentence, records.SEEN_PHRASINGS), carrier(sentence, records.UNSEEN_PHRASINGS)
-            assert (seen if example.tags["phrasing"] == "seen" else unseen), sentence
+            assert seen if example.tags["phrasing"] == "seen" else unseen, sentence
             assert split != "train" or not unseen, sentence
             found.update(seen, unseen)
         assert len(found) == (6 if split == "train" else 12)

@@ -79,7 +79,9 @@ class Base:
         found = re.search(r"\.(\d+)\.", slot)
         return int(found.group(1)) if found else 0
 
-    def hidden(self, tokens: Int[Tensor, "batch time"], mask: Tensor | None = None, **options) -> Float[Tensor, "batch time width"]:
+    def hidden(
+        self, tokens: Int[Tensor, "batch time"], mask: Tensor | None = None, **options
+    ) -> Float[Tensor, "batch time width"]:
         """Last hidden states, ready for the head. Padding on the right needs no mask: causal rows never look at it."""
         return self._body(input_ids=tokens, attention_mask=mask, use_cache=False, **options).last_hidden_state
 
@@ -201,12 +203,16 @@ def load_base(name: str = gemma.NAME, dtype: str = "auto") -> Base:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, use_safetensors=True)
     except Exception as error:  # many kinds, from many libraries: all mean that this folder is not a model we can read
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadBase(f"cannot read a causal language model from `{name}`: {reason[:200]}", "check the folder or name") from error
+        raise BadBase(
+            f"cannot read a causal language model from `{name}`: {reason[:200]}", "check the folder or name"
+        ) from error
     if tokenizer.eos_token_id is None:
         raise BadBase(f"the tokenizer of `{name}` has no end-of-sequence token.", "set eos_token in its tokenizer_config.json")
     base = Base(name, folder_digest(folder), model, tokenizer)
     if not base.linears:
-        raise BadBase(f"`{name}` has no torch.nn.Linear layer that a skill could attach to.", "choose a model with linear layers")
+        raise BadBase(
+            f"`{name}` has no torch.nn.Linear layer that a skill could attach to.", "choose a model with linear layers"
+        )
     return base
 
 

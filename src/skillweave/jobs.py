@@ -68,6 +68,7 @@ def _drive(pool: ProcessPoolExecutor, waiting: list[Job], done: dict[str, Any], 
             if len(running) < workers:
                 waiting.remove(job)
                 running[pool.submit(_call, job.name, job.run, dict(job.arguments))] = job
+        assert running, f"{', '.join(job.name for job in waiting)} wait for jobs that nobody does"
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
             job = running.pop(future)
@@ -79,10 +80,19 @@ def _start_worker(ticks) -> None:
     global _ticks
     _ticks = ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
     torch.set_num_threads(1)
+
+
+def _die_with_parent() -> None:
+    """A parent that is killed tells nobody: without this its workers would work on, and then wait for ever."""
+    parent = mp.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _call(name: str, run: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -69,9 +69,13 @@ def load_adapter(folder: Path, name: str = "") -> LowRank:
     try:
         tensors = load_file(folder / "adapter_model.safetensors")
     except FileNotFoundError as error:
-        raise BadSkill(f"`{called}` has no adapter_model.safetensors.", "only safetensors are read: a pickle can run code") from error
+        raise BadSkill(
+            f"`{called}` has no adapter_model.safetensors.", "only safetensors are read: a pickle can run code"
+        ) from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise BadSkill(f"the adapter of `{called}` is corrupt: {str(error).splitlines()[0]}.", "fetch or learn it again") from error
+        raise BadSkill(
+            f"the adapter of `{called}` is corrupt: {str(error).splitlines()[0]}.", "fetch or learn it again"
+        ) from error
     sides: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         found = _KEY.fullmatch(key)
@@ -99,7 +103,9 @@ def _config(folder: Path, called: str) -> dict:
     if config.get("init_lora_weights", True) not in (True, False, "gaussian", "orthogonal", "eva"):
         odd.append("init_lora_weights")
     if odd:
-        raise BadSkill(f"`{called}` uses {', '.join(sorted(odd))} of PEFT, which would not be read rightly.", "use a plain LoRA")
+        raise BadSkill(
+            f"`{called}` uses {', '.join(sorted(odd))} of PEFT, which would not be read rightly.", "use a plain LoRA"
+        )
     return config
 
 

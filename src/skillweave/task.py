@@ -66,8 +66,10 @@ class Task(ABC):
         """Examples `start` to `start + n - 1` of `split`; BadData if it has fewer."""
         size = self.size(split)
         if size is not None and start + n > size:
-            raise BadData(f"the {split} split of `{self.name}` has {size} examples, and {start + n} were asked for.",
-                          f"ask for at most {max(size - start, 0)}")
+            raise BadData(
+                f"the {split} split of `{self.name}` has {size} examples, and {start + n} were asked for.",
+                f"ask for at most {max(size - start, 0)}",
+            )
         return [self.example(i, split) for i in range(start, start + n)]
 
     def digest(self) -> str:
@@ -92,8 +94,10 @@ class Task(ABC):
         if split == "train" and size:
             return i % size
         if not 0 <= i < size:
-            raise BadData(f"there is no example {i} in the {split} split of `{self.name}`, which has {size}.",
-                          f"ask for fewer than {size}" if size else "give more data")
+            raise BadData(
+                f"there is no example {i} in the {split} split of `{self.name}`, which has {size}.",
+                f"ask for fewer than {size}" if size else "give more data",
+            )
         return i
 
     def generator(self, i: int, split: str) -> random.Random:

@@ -6,19 +6,20 @@ Each takes plain values, answers with a frozen report, and leaves the library ei
 import dataclasses
 import importlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import gemma
-from .errors import BadData, BadOption, BaseMismatch, BelowThreshold, LibraryError, NotFound
+from .carried import carry, fingerprint, carried_by, seen_by
+from .errors import BadData, BadOption, BaseMismatch, LibraryError, NotFound
 from .files import sha256_json
 from .library import Library
 from .progress import progress, say
-from .result import Estimate, Table
+from .reports import Answers, Composed, Learned, Measured
+from .result import Estimate
 from .skill import Skill, check_name, write_skill
 from .task import Example, Task
 from .tasks import load_data, load_task
@@ -27,102 +28,8 @@ if TYPE_CHECKING:
     from .base import Base
     from .delta import LowRank
 
-KEEP = 200
-"""Examples of its own that a skill carries along, so that a later composition can replay them."""
 CHECKED = 100
 """Validation examples that a new skill is tried on."""
-
-
-@dataclass(frozen=True)
-class Learned:
-    """A new skill in the library."""
-
-    name: str
-    path: Path
-    base: str
-    dtype: str
-    exact: Estimate
-    """Exact match on the validation split."""
-    loss: float
-    """Nats per token, mean of the last tenth of the steps."""
-    steps: int
-    seconds: float
-    tokens_per_second: float
-
-    @property
-    def next(self) -> str:
-        return f'skillweave run {self.name} "…"'
-
-    def table(self) -> Table:
-        row = (self.name, str(self.exact), f"{self.loss:.3f}", self.steps, f"{self.seconds:.0f}", f"{self.tokens_per_second:.0f}")
-        columns = ("skill", "exact match (valid)", "loss, nats/token", "steps", "seconds", "tokens/s")
-        return Table(columns, (row,), note=f"{self.base} in {self.dtype}; saved in {self.path}")
-
-
-@dataclass(frozen=True)
-class Composed:
-    """Several skills working as one."""
-
-    skills: tuple[str, ...]
-    method: str
-    saved: str | None
-    exact: Estimate
-    """Exact match on the validation split."""
-    shots: int
-    """Examples of the task that were used."""
-    alpha: Mapping[str, Mapping[str, float]]
-    """Strength of each skill: mean, lowest and highest over the layers (unitless, 1 = as trained)."""
-    seconds: float
-
-    @property
-    def next(self) -> str:
-        return f'skillweave run {self.saved} "…"' if self.saved else ""
-
-    def table(self) -> Table:
-        rows = tuple((name, f"{a['mean']:.2f}", f"{a['low']:.2f}", f"{a['high']:.2f}") for name, a in self.alpha.items())
-        kept = f"saved as {self.saved}" if self.saved else "not saved (--save NAME)"
-        note = f"{self.method}, {self.shots} examples, {self.seconds:.0f} s; exact match (valid) {self.exact}; {kept}"
-        return Table(("skill", "strength", "lowest layer", "highest layer"), rows, note=note)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Skills on the same examples, each compared with the first."""
-
-    task: str
-    split: str
-    rows: tuple[Mapping[str, Any], ...]
-    """For each: name, exact, fields, seconds, and against the first: difference and p (exact McNemar)."""
-    at_least: float | None = None
-
-    @property
-    def exit_code(self) -> int:
-        below = self.at_least is not None and any(row["exact"].value < self.at_least for row in self.rows)
-        return BelowThreshold.exit_code if below else 0
-
-    def table(self) -> Table:
-        parts = tuple(self.rows[0]["fields"])
-        columns = ("skill", "exact match", *parts, f"against {self.rows[0]['name']}", "p", "seconds")
-        rows = tuple(
-            (
-                row["name"],
-                str(row["exact"]),
-                *(str(row["fields"][part]) for part in parts),
-                str(row["difference"]) if row["difference"] else "–",
-                f"{row['p']:.3g}" if row["difference"] else "–",
-                f"{row['seconds']:.1f}",
-            )
-            for row in self.rows
-        )
-        return Table(columns, rows, title=f"{self.task}, {self.split} split")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the skill said, one answer a text."""
-
-    skill: str
-    answers: tuple[str, ...]
 
 
 def learn(
@@ -143,24 +50,27 @@ def learn(
     An interrupted run goes on where it was when the same call is made again.
     """
     check_name(name)
-    shelf = Library(Path(library), create=True)
-    if name in shelf and not replace:
-        raise LibraryError(f"`{name}` is already in {library}.", "choose another name, or --replace it")
     source = _source(task, data, seed)
     fitter = _method("learn", method, options)
     examples = _training(source, fitter.steps * fitter.batch)
+    shelf = Library(Path(library), create=True)
+    if name in shelf and not replace:
+        raise LibraryError(f"`{name}` is already in {library}.", "choose another name, or --replace it")
     model = _load(base)
     key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed])
     say(f"learning `{name}` from {len(examples):,} examples of {source.name} on {model.name} in {kind(model)}")
+    state = shelf.path / ".work" / f"{key[:32]}.safetensors"
     with progress(fitter.steps, f"learn {name}") as tick:
-        skill, log = fitter.fit(model, examples, seed, shelf.path / ".work" / f"{key[:32]}.safetensors", key, tick)
+        skill, log = fitter.fit(model, examples, seed, state, key, tick)
     exact = check(model, source, {name: skill})
     facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
     save_skill(shelf, name, skill, model, source, examples, facts, description or source.description, replace)
-    (shelf.path / ".work" / f"{key[:32]}.safetensors").unlink(missing_ok=True)
+    forget(state)
     tail = log.loss[-max(1, len(log.loss) // 10) :]
     speed = log.tokens / max(log.seconds, 1e-9)
-    return Learned(name, shelf.path / name, model.name, kind(model), exact, sum(tail) / len(tail), len(log.loss), log.seconds, speed)
+    return Learned(
+        name, shelf.path / name, model.name, kind(model), exact, sum(tail) / len(tail), len(log.loss), log.seconds, speed
+    )
 
 
 def compose(
@@ -183,6 +93,10 @@ def compose(
         check_name(save)
         if save in shelf and not replace:
             raise LibraryError(f"`{save}` is already in {library}.", "choose another name, or --replace it")
+    if shots is not None and shots < 1:
+        raise BadOption(f"shots is {shots}, but has to be at least 1.", "leave it out to use all examples of a file")
+    if not skills:
+        raise BadOption("no skill was named.", "name the skills to compose")
     if len(set(skills)) < len(skills):
         raise BadOption(f"a skill is named twice: {', '.join(skills)}.", "name each skill once")
     members = [shelf.get(name) for name in skills]
@@ -198,7 +112,7 @@ def compose(
     steps = getattr(fitter, "steps", 0)
     say(f"composing {', '.join(skills)} by {method} from {len(examples)} examples of {source.name}")
     with progress(steps, f"compose {save or '+'.join(skills)}") as tick:
-        woven, log = fitter.fit(model, weights, examples, seed, replay_of(members), state, key, tick)
+        woven, log = fitter.fit(model, weights, examples, seed, carried_by(members), state, key, tick)
     merged = woven.merged(model, weights)
     exact = check(model, source, {"composition": merged})
     if save is not None:
@@ -207,7 +121,7 @@ def compose(
         table = {name: woven.alpha[k].tolist() for k, name in enumerate(woven.skills)}
         about = description or f"{source.description} (composed of {', '.join(skills)})"
         save_skill(shelf, save, merged, model, source, examples, facts, about, replace, table)
-        state.unlink(missing_ok=True)
+        forget(state)
     spread = {n: {"mean": a.mean().item(), "low": a.min().item(), "high": a.max().item()}
               for n, a in zip(woven.skills, woven.alpha, strict=True)}  # fmt: skip
     return Composed(tuple(skills), method, save, exact, len(examples), spread, log.seconds)
@@ -235,6 +149,8 @@ def measure(
     from .measure.score import evaluate
     from .measure.stats import paired, wilson
 
+    if not skills:
+        raise BadOption("no skill was named.", "name the skills to measure; `base` is the model alone")
     shelf = Library(Path(library))
     parts = {name: [shelf.get(part) for part in name.split("+")] if name != "base" else [] for name in skills}
     members = list({m.name: m for group in parts.values() for m in group}.values())
@@ -300,16 +216,6 @@ def weights_of(skill: Skill) -> "LowRank":
     return load_adapter(skill.adapter, skill.name)
 
 
-def replay_of(members: Sequence[Skill]) -> list[Example]:
-    """The examples that skills carry along, each skill's in turn."""
-    kept = []
-    for member in members:
-        path = member.path / "examples.jsonl"
-        if path.is_file():
-            kept += [Example(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    return kept
-
-
 def check(model: "Base", source: Task, skills: Mapping[str, "LowRank"], n: int = CHECKED) -> Estimate:
     """Exact match of the sum of `skills` on up to `n` validation examples."""
     from .bank import SkillBank
@@ -318,7 +224,7 @@ def check(model: "Base", source: Task, skills: Mapping[str, "LowRank"], n: int =
 
     examples = _some(source, "valid", n, enough=0)
     if not examples:
-        return wilson(0, 0)
+        return wilson(0.0, 0)
     return wilson(sum(evaluate(model, source, examples, SkillBank(model, skills)).exact), len(examples))
 
 
@@ -329,7 +235,14 @@ def facts_of(model: "Base", method: str, fitter, source: Task, examples, seed: i
 
     from . import __version__
 
-    score = {"task": source.name, "split": "valid", "metric": "exact", "value": exact.value, "low": exact.low, "high": exact.high}
+    score = {
+        "task": source.name,
+        "split": "valid",
+        "metric": "exact",
+        "value": exact.value,
+        "low": exact.low,
+        "high": exact.high,
+    }
     return {
         "base": {"name": model.name, "digest": model.digest},
         "method": method,
@@ -339,7 +252,7 @@ def facts_of(model: "Base", method: str, fitter, source: Task, examples, seed: i
         "parents": [],
         "versions": {"skillweave": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         "scores": [score | {"n": exact.n, "seed": seed}] if exact.n else [],
-        "cost": {"seconds": round(log.seconds, 3), "tokens": log.tokens},
+        "cost": {"seconds": round(log.seconds, 3), "cpu_seconds": round(log.cpu_seconds, 3), "tokens": log.tokens},
     }
 
 
@@ -358,24 +271,22 @@ def save_skill(
     """Put a learned or composed skill into the library, in one step."""
     from .peft_format import save_adapter
 
-    distinct = list({e.prompt: e for e in examples}.values())
     with shelf.new(name, replace=replace) as folder:
         save_adapter(folder / "adapter", skill, model.name)
-        lines = (json.dumps({"prompt": e.prompt, "completion": e.completion}, ensure_ascii=False) for e in distinct[:KEEP])
-        (folder / "examples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (folder / "seen.txt").write_text("\n".join(sorted({fingerprint(e) for e in distinct})) + "\n")
+        carry(folder, examples, [shelf.get(parent["name"]) for parent in facts["parents"]])
         if alpha is not None:
             (folder / "composition.json").write_text(json.dumps({"alpha": alpha}, indent=1))
-        shown = "\n".join(f"    {e.prompt.strip()}\n    -> {e.completion.strip()}" for e in distinct[:3])
+        shown = "\n".join(f"    {e.prompt.strip()}\n    -> {e.completion.strip()}" for e in examples[:3])
         body = f"{description}\n\nThe adapter in `adapter/` does this on {model.name}. It was shown, for example:\n\n{shown}\n"
         write_skill(
             folder, name=name, description=description, body=body, metadata={"template": source.template}, provenance=facts
         )
 
 
-def fingerprint(example: Example) -> str:
-    """Sixteen hex digits that stand for a prompt: enough to recognise one that was learned from, too few to read it."""
-    return sha256_json(example.prompt.strip())[:16]
+def forget(state: Path) -> None:
+    """Remove the state of a run that is done, and what a kill in the middle of saving it has left."""
+    for path in state.parent.glob(f"*{state.name}*"):
+        path.unlink(missing_ok=True)
 
 
 def _source(task: str | None, data: Path | str | None, seed: int) -> Task:
@@ -396,7 +307,8 @@ def _method(room: str, name: str, options: Mapping[str, Any] | None):
         if option not in fields:
             raise NotFound(f"option of {name}", option, fields, hint=f"{name} has {', '.join(fields) or 'no options'}")
         default = fields[option].default
-        if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(default, int) and value != int(value)):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or (isinstance(default, int) and value != int(value)):
             wanted = "a whole number" if isinstance(default, int) else "a number"
             raise BadOption(f"{option} is {value!r}, but has to be {wanted}.", f"its default is {default}")
         if value < 0 or (value == 0 and option in ("steps", "batch")) or (value == 0 and option == "rank" and room == "learn"):
@@ -456,12 +368,7 @@ def _some(source: Task, split: str, n: int, enough: int = 1) -> list[Example]:
 
 def _unseen(examples: list[Example], members: Sequence[Skill]) -> list[Example]:
     """The examples that none of `members` learned from: nothing is measured on what it was trained on."""
-    seen = set()
-    for member in members:
-        path = member.path / "seen.txt"
-        if path.is_file():
-            with open(path) as lines:
-                seen.update(line.strip() for line in islice(lines, 10_000_000))
+    seen = seen_by(members)
     fresh = [e for e in examples if fingerprint(e) not in seen]
     if not fresh:
         raise BadData(

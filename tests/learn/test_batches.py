@@ -42,7 +42,9 @@ def test_a_batch_is_a_function_of_the_step(tiny):
 def test_every_example_once_a_pass(tiny):
     data = examples(2 * WINDOW * 4)
     batches = Batches(tiny, data, 4, 0)
-    passes = [[pair for step in range(at, at + 2 * WINDOW) for pair in answers(tiny, batches.at(step))] for at in (0, 2 * WINDOW)]
+    passes = [
+        [pair for step in range(at, at + 2 * WINDOW) for pair in answers(tiny, batches.at(step))] for at in (0, 2 * WINDOW)
+    ]
     wanted = sorted((e.prompt, e.completion) for e in data)
     assert [sorted(seen) for seen in passes] == [wanted, wanted]
     assert passes[0] != passes[1]

@@ -27,7 +27,9 @@ def batch(step):
 def run(plan=PLAN, state=None, key="k", groups=None, batch=batch, tick=lambda n, t: None):
     groups = groups or start()
     (a,), (b,) = (group.tensors.values() for group in groups)
-    log = train(lambda x: (x.tokens.float() @ (a @ b).repeat(4, 1)[:, :2]).square().mean(), groups, batch, plan, state, key, tick)
+    log = train(
+        lambda x: (x.tokens.float() @ (a @ b).repeat(4, 1)[:, :2]).square().mean(), groups, batch, plan, state, key, tick
+    )
     return groups, log
 
 
@@ -178,9 +180,7 @@ def test_the_rate_rises_then_falls_and_never_ends():
 
 def test_each_group_has_its_rate():
     before, (after, _) = start(), run(Plan(1))
-    steps = [
-        (after[k].tensors[name] - before[k].tensors[name]).abs().max().item() for k, name in enumerate(("a", "b"))
-    ]
+    steps = [(after[k].tensors[name] - before[k].tensors[name]).abs().max().item() for k, name in enumerate(("a", "b"))]
     assert steps == pytest.approx([0.1, 0.01], rel=1e-3)
 
 

@@ -117,7 +117,7 @@ def test_two_levels_cover_the_mean_of_all_seeds():
         rates = np.clip(rng.normal(0.6, 0.08, 5), 0, 1)
         e = two_level([[float(x) for x in rng.random(50) < p] for p in rates], draws=400)
         covered.append(e.low <= 0.6 <= e.high)
-    assert 0.88 < np.mean(covered) < 0.99
+    assert np.mean(covered) > 0.93
 
 
 def test_two_levels_of_one_run_are_its_items():
@@ -130,7 +130,7 @@ def test_student_is_as_published():
     e = student([1.0, 2.0, 3.0], "min")
     assert (e.value, e.unit, e.n) == (2.0, "min", 3)
     assert e.high - e.value == pytest.approx(4.303 / math.sqrt(3), abs=1e-3)
-    assert student([4.0]) == student([4.0, 4.0, 4.0]) or student([4.0]).low == 4.0
+    assert (student([4.0]).low, student([4.0]).high) == (4.0, 4.0)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 12, 13, 18, 40])

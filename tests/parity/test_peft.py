@@ -76,7 +76,10 @@ def written(folder, **options):
         {"target_modules": r".*\.1\..*(up|down)_proj"},
         {"target_modules": ["up_proj"], "layers_to_transform": [0, 2]},
         {"use_rslora": True},
-        {"rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.up_proj": 7}, "alpha_pattern": {"q_proj": 5, "^model.layers.0.mlp.up_proj": 9}},
+        {
+            "rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.up_proj": 7},
+            "alpha_pattern": {"q_proj": 5, "^model.layers.0.mlp.up_proj": 9},
+        },
         {"rank_pattern": {"v_proj": 3}, "alpha_pattern": {"v_proj": 1}, "use_rslora": True},
         {"init_lora_weights": "gaussian"},
         {"init_lora_weights": False},

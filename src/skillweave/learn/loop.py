@@ -65,6 +65,9 @@ class Log:
     """Padded positions computed."""
     labels: int = 0
     seconds: float = 0.0
+    """On the clock, over all runs that it took."""
+    cpu_seconds: float = 0.0
+    """Of all threads; with one thread on an idle machine the same as `seconds`."""
 
 
 def train(
@@ -82,13 +85,19 @@ def train(
     is not used. A loss that is not finite stops the run; the last whole state stays.
     """
     named = {name: tensor for group in groups for name, tensor in group.tensors.items()}
-    adam = torch.optim.AdamW([{"params": list(g.tensors.values()), "lr": g.lr} for g in groups], betas=BETAS, weight_decay=0.0, foreach=True)
+    adam = torch.optim.AdamW(
+        [{"params": list(g.tensors.values()), "lr": g.lr} for g in groups], betas=BETAS, weight_decay=0.0, foreach=True
+    )
     for tensor in named.values():  # moments exist from the start, so that every state has the same tensors
-        adam.state[tensor] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(tensor), "exp_avg_sq": torch.zeros_like(tensor)}
+        adam.state[tensor] = {
+            "step": torch.tensor(0.0),
+            "exp_avg": torch.zeros_like(tensor),
+            "exp_avg_sq": torch.zeros_like(tensor),
+        }
     log, start = _load(state, key, named, adam)
     tick(start, "") if start else None
     began = saved = time.monotonic()
-    past = log.seconds
+    past, past_cpu = log.seconds, log.cpu_seconds - time.process_time()
     for step in range(start, plan.steps if plan.stop is None else plan.stop):
         for group, shown in zip(groups, adam.param_groups, strict=True):
             shown["lr"] = group.lr * rate(step, plan)
@@ -106,6 +115,7 @@ def train(
         log.padding += data.tokens.numel() - data.real
         log.labels += len(data.labels)
         log.seconds = past + time.monotonic() - began
+        log.cpu_seconds = past_cpu + time.process_time()
         if state is not None and time.monotonic() - saved > plan.save_every:
             _save(state, key, named, adam, log)
             saved = time.monotonic()

@@ -32,7 +32,13 @@ class SFT:
     """LoRA's alpha / rank, unitless."""
 
     def fit(
-        self, base: Base, examples: Sequence[Example], seed: int, state: Path | None = None, key: str = "", tick: Tick = lambda n, t: None
+        self,
+        base: Base,
+        examples: Sequence[Example],
+        seed: int,
+        state: Path | None = None,
+        key: str = "",
+        tick: Tick = lambda n, t: None,
     ) -> tuple[LowRank, Log]:
         """Learn `examples` on the frozen `base`; returns the skill's weights (fp32) and what happened."""
         skill = LowRank.fresh(base, self.rank, self.scale, seed)

@@ -11,7 +11,7 @@ from ..bank import SkillBank
 from ..base import Base
 from ..task import Example, Task
 
-ANSWER_TOKENS = 32
+ANSWER_TOKENS = 8
 """New tokens allowed beyond the longest right answer."""
 
 
@@ -46,7 +46,7 @@ def evaluate(
     began = time.monotonic()
     longest = max((len(base.encode(e.completion)) for e in examples), default=0)
     with bank.on(alpha) if bank else nullcontext():
-        answers = base.generate([e.prompt for e in examples], min(longest + 8, longest + ANSWER_TOKENS), few_shot(shots), batch)
+        answers = base.generate([e.prompt for e in examples], longest + ANSWER_TOKENS, few_shot(shots), batch)
     if shots:  # a model that has only been shown examples goes on with the next one: its answer is the first line
         answers = [answer.split("\n")[0] for answer in answers]
     exact = tuple(task.score(e, a) for e, a in zip(examples, answers, strict=True))

@@ -36,8 +36,8 @@ def over_seeds(scores: Sequence[Sequence[float]], draws: int = 4000, seed: int =
     One seed gives the Wilson interval; several give the wider of that of all items and the two-level bootstrap (all right or all
     wrong has no spread of its own, and three seeds that happen to agree do not make items certain).
     """
-    runs = [np.asarray(run, dtype=float) for run in scores if len(run)]
-    pooled = wilson(sum(float(run.sum()) for run in runs), sum(map(len, runs)))
+    runs = [run for run in scores if len(run)]
+    pooled = wilson(float(sum(map(sum, runs))), sum(map(len, runs)))
     if len(runs) < 2:
         return pooled
     spread = two_level(runs, draws, seed)
@@ -65,11 +65,25 @@ def student(values: Sequence[float], unit: str = "") -> Estimate:
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Estimate(mean, mean, mean, n, unit)
-    half = _T95.get(n - 1, Z) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    quantile = _T95[max(freedom for freedom in _T95 if freedom < n)]  # of the next lower one in the table: rather too wide
+    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n, unit)
 
 
-_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 14: 2.145, 19: 2.093}
+_T95 = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+    6: 2.447,
+    7: 2.365,
+    8: 2.306,
+    9: 2.262,
+    10: 2.228,
+    14: 2.145,
+    19: 2.093,
+}
 
 
 @dataclass(frozen=True)
@@ -103,4 +117,3 @@ def mcnemar(won: int, lost: int) -> float:
     n = won + lost
     tail = sum(math.comb(n, k) for k in range(min(won, lost) + 1)) / 2**n
     return min(1.0, 2 * tail)
-
