@@ -55,9 +55,9 @@ def test_zero_is_the_base_bit_for_bit(tiny, bank, alpha, learning):
 
 
 def test_it_is_the_dense_formula(tiny, bank, alpha):
-    for given, strength in ((alpha, alpha), (None, bank.ones())):
+    for shown, strength in ((alpha, alpha), (None, bank.ones())):
         wanted = dense(tiny, bank, strength)
-        with bank.on(given):
+        with bank.on(shown):
             assert torch.allclose(logits(tiny), wanted, rtol=1e-4, atol=1e-5)
 
 

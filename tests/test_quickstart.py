@@ -19,10 +19,11 @@ SMALL = arms.Effort(
     test=4,
     kept=2,
     rates=(1e-3, 2e-3),
+    control=True,
 )
 
 
-@pytest.fixture(params=["fair", "quick"])
+@pytest.fixture(params=["paper", "fair", "quick"])
 def jobs(request, tmp_path):
     return qs.plan(arms.Setting(qs.EFFORTS[request.param], tmp_path, 0))
 
@@ -30,7 +31,8 @@ def jobs(request, tmp_path):
 def test_the_plan_covers_every_arm(jobs):
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
-    assert set(qs.ARMS) | {"example"} | {f"skill {name}" for name in arms.SKILLS} <= set(names)
+    control = set() if qs.FRESH_MADE in names else {qs.FRESH_MADE}
+    assert set(qs.ARMS) - control | {"example"} | {f"skill {name}" for name in arms.SKILLS} <= set(names)
     assert qs.WOVEN in qs.ARMS and qs.JOINT in qs.ARMS and len(qs.ARMS) == len(set(qs.ARMS))
 
 
@@ -45,7 +47,8 @@ def test_every_job_can_start_once_others_are_done(jobs):
 
 def test_all_arms_that_learn_take_the_same_steps(jobs):
     steps = {job.name: job.steps for job in jobs}
-    assert len({steps[name] for name in (qs.FRESH, qs.FRESH_MADE, qs.SINGLE, qs.ALPHA, qs.NEW, qs.REPLAY, qs.WOVEN)}) == 1
+    learning = (qs.FRESH, qs.FRESH_MADE, qs.SINGLE, qs.ALPHA, qs.NEW, qs.REPLAY, qs.WOVEN)
+    assert len({steps[name] for name in learning if name in steps}) == 1
     skills = sum(steps[f"skill {name}"] for name in arms.SKILLS)
     assert steps[qs.JOINT] == skills + steps[qs.WOVEN]
 
@@ -179,3 +182,10 @@ def test_the_best_step_of_the_search_is_taken(small, tmp_path, monkeypatch):
 def test_the_search_looks_at_four_points(small, tmp_path):
     found = arms.search(arms.Setting(SMALL, tmp_path, 0), 1e-3, lambda steps, note: None)
     assert list(found["losses"]) == [1, 2, 3, 4] and all(2 < loss < 8 for loss in found["losses"].values())
+
+
+def test_only_the_paper_effort_has_the_control(tmp_path):
+    arms_of = {name: {job.name for job in qs.plan(arms.Setting(effort, tmp_path, 0))} for name, effort in qs.EFFORTS.items()}
+    assert {name for name, jobs in arms_of.items() if qs.FRESH_MADE in jobs} == {"paper"}
+    assert qs.EFFORTS["paper"].skills == qs.EFFORTS["fair"].skills and qs.EFFORTS["paper"].few == qs.EFFORTS["fair"].few
+    assert qs.EFFORTS["paper"].test >= 200

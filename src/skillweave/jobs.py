@@ -36,7 +36,7 @@ _ticks: Any = None
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, title: str) -> dict[str, Any]:
-    """Run `jobs` (listed in order of urgency) and return their answers by name; answers found in `folder` are not computed again."""
+    """Run `jobs` (the most urgent first) and return their answers by name; one found in `folder` is not computed again."""
     done = {job.name: json.loads(path.read_text()) for job in jobs if (path := folder / f"{job.name}.json").is_file()}
     waiting = [job for job in jobs if job.name not in done]
     if not waiting:

@@ -19,8 +19,9 @@ from .errors import BadSkill
 PREFIX = "base_model.model."
 _KEY = re.compile(r"base_model\.model\.(?P<slot>.+)\.lora_(?P<side>[AB])\.weight")
 _PLAIN = {"use_dora", "lora_bias", "use_qalora", "use_bdlora", "fan_in_fan_out"}
-_EMPTY = {"modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config", "arrow_config",
-          "alora_invocation_tokens", "kasa_config", "eva_config", "corda_config", "lora_ga_config"}  # fmt: skip
+_EMPTY = {"modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config",
+          "arrow_config", "alora_invocation_tokens", "kasa_config", "eva_config", "corda_config",
+          "lora_ga_config"}  # fmt: skip
 
 
 def save_adapter(folder: Path, skill: LowRank, base_name: str) -> None:

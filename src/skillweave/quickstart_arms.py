@@ -22,10 +22,11 @@ from .learn.sft import SFT, bank_loss, mean_loss
 from .library import Library
 from .measure.score import evaluate
 from .measure.stats import wilson
+from .saving import facts_of, forget, save_composition, save_skill
 from .skill import Skill
 from .task import Example, Task
 from .tasks import load_task
-from .verbs import check, facts_of, forget, run, save_skill
+from .verbs import check, run, weights_of
 
 SKILLS = ("date", "number", "country")
 TARGET = "invoice"
@@ -92,8 +93,6 @@ class Setting:
 
     @property
     def weights(self) -> dict[str, LowRank]:
-        from .verbs import weights_of
-
         return {member.name: weights_of(member) for member in self.members}
 
     @property
@@ -146,15 +145,11 @@ def weave(at: Setting, method: Scales, save: bool, tick: Tick) -> dict[str, Any]
     method = replace(method, steps=few.steps, batch=few.batch)
     state, key = at.state(method, [member.digest for member in members])
     woven, log = method.fit(base, weights, at.invoices, at.seed, carried_by(members), state, key, tick)
-    merged = woven.merged(base, weights)
-    tested = test(at, merged, log.cpu_seconds)
+    tested = test(at, woven.merged(base, weights), log.cpu_seconds)
     if save and TARGET not in at.shelf:
         task = at.task(TARGET)
         facts = facts_of(base, "scales+lora", method, task, at.invoices, at.seed, log, wilson(0.0, 0))
-        facts["parents"] = [{"name": member.name, "digest": member.digest} for member in members]
-        table = {name: woven.alpha[k].tolist() for k, name in enumerate(woven.skills)}
-        about = f"{task.description} (composed of {', '.join(SKILLS)})"
-        save_skill(at.shelf, TARGET, merged, base, task, at.invoices, facts, about, alpha=table)
+        save_composition(at.shelf, TARGET, woven, members, weights, base, task, at.invoices, facts)
     forget(state)
     return tested | {"alpha": woven.alpha.mean(1).tolist()}
 

@@ -138,7 +138,7 @@ def write_skill(
     description = description.strip()
     if not 1 <= len(description) <= 1024:
         raise BadSkill(f"the description of `{name}` has {len(description):,} characters.", "write 1 to 1,024 of them")
-    fields = {"name": name, "description": description}
+    fields: dict[str, str | dict[str, str]] = {"name": name, "description": description}
     if metadata:
         fields["metadata"] = {str(key): str(value) for key, value in metadata.items()}
     try:
@@ -276,4 +276,4 @@ def _check_letter(file: Path, fields: dict) -> None:
     for rule, kept in rules.items():
         if not kept:
             raise BadSkill(f"{file}: {rule}.", "load it without strict, or change it")
-    check_name(name)
+    check_name(str(name))

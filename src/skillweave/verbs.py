@@ -5,22 +5,23 @@ Each takes plain values, answers with a frozen report, and leaves the library ei
 
 import dataclasses
 import importlib
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import gemma
-from .carried import carry, fingerprint, carried_by, seen_by
+from .carried import carried_by, fingerprint, seen_by
 from .errors import BadData, BadOption, BaseMismatch, LibraryError, NotFound
 from .files import sha256_json
 from .library import Library
 from .progress import progress, say
 from .reports import Answers, Composed, Learned, Measured
 from .result import Estimate
-from .skill import Skill, check_name, write_skill
+from .saving import facts_of, forget, save_composition, save_skill
+from .skill import Skill, check_name
 from .task import Example, Task
 from .tasks import load_data, load_task
 
@@ -50,6 +51,7 @@ def learn(
     An interrupted run goes on where it was when the same call is made again.
     """
     check_name(name)
+    _check_description(description)
     source = _source(task, data, seed)
     fitter = _method("learn", method, options)
     examples = _training(source, fitter.steps * fitter.batch)
@@ -89,6 +91,7 @@ def compose(
 ) -> Composed:
     """Make `skills` work together on a task, from `shots` of its training examples (all of a bounded task, else 24)."""
     shelf = Library(Path(library))
+    _check_description(description)
     if save is not None:
         check_name(save)
         if save in shelf and not replace:
@@ -117,10 +120,7 @@ def compose(
     exact = check(model, source, {"composition": merged})
     if save is not None:
         facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
-        facts["parents"] = [{"name": m.name, "digest": m.digest} for m in members]
-        table = {name: woven.alpha[k].tolist() for k, name in enumerate(woven.skills)}
-        about = description or f"{source.description} (composed of {', '.join(skills)})"
-        save_skill(shelf, save, merged, model, source, examples, facts, about, replace, table)
+        save_composition(shelf, save, woven, members, weights, model, source, examples, facts, description, replace)
         forget(state)
     spread = {n: {"mean": a.mean().item(), "low": a.min().item(), "high": a.max().item()}
               for n, a in zip(woven.skills, woven.alpha, strict=True)}  # fmt: skip
@@ -228,65 +228,10 @@ def check(model: "Base", source: Task, skills: Mapping[str, "LowRank"], n: int =
     return wilson(sum(evaluate(model, source, examples, SkillBank(model, skills)).exact), len(examples))
 
 
-def facts_of(model: "Base", method: str, fitter, source: Task, examples, seed: int, log, exact: Estimate) -> dict[str, Any]:
-    """What a skill's provenance says about how it was made."""
-    import torch
-    import transformers
-
-    from . import __version__
-
-    score = {
-        "task": source.name,
-        "split": "valid",
-        "metric": "exact",
-        "value": exact.value,
-        "low": exact.low,
-        "high": exact.high,
-    }
-    return {
-        "base": {"name": model.name, "digest": model.digest},
-        "method": method,
-        "config": dict(vars(fitter)),
-        "data": {"name": source.name, "digest": source.digest(), "rows": len(examples), "split": "train"},
-        "seed": seed,
-        "parents": [],
-        "versions": {"skillweave": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
-        "scores": [score | {"n": exact.n, "seed": seed}] if exact.n else [],
-        "cost": {"seconds": round(log.seconds, 3), "cpu_seconds": round(log.cpu_seconds, 3), "tokens": log.tokens},
-    }
-
-
-def save_skill(
-    shelf: Library,
-    name: str,
-    skill: "LowRank",
-    model: "Base",
-    source: Task,
-    examples: Sequence[Example],
-    facts: dict[str, Any],
-    description: str,
-    replace: bool = False,
-    alpha: Mapping[str, Sequence[float]] | None = None,
-) -> None:
-    """Put a learned or composed skill into the library, in one step."""
-    from .peft_format import save_adapter
-
-    with shelf.new(name, replace=replace) as folder:
-        save_adapter(folder / "adapter", skill, model.name)
-        carry(folder, examples, [shelf.get(parent["name"]) for parent in facts["parents"]])
-        if alpha is not None:
-            (folder / "composition.json").write_text(json.dumps({"alpha": alpha}, indent=1))
-        shown = "\n".join(f"    {e.prompt.strip()}\n    -> {e.completion.strip()}" for e in examples[:3])
-        body = f"{description}\n\nThe adapter in `adapter/` does this on {model.name}. It was shown, for example:\n\n{shown}\n"
-        write_skill(
-            folder, name=name, description=description, body=body, metadata={"template": source.template}, provenance=facts
-        )
-
-
-def forget(state: Path) -> None:
-    """Remove the state of a run that is done, and what a kill in the middle of saving it has left."""
-    for path in state.parent.glob(f"*{state.name}*"):
-        path.unlink(missing_ok=True)
+def _check_description(description: str) -> None:
+    """Before the training, not after it."""
+    if len(description) > 1024:
+        raise BadOption(f"the description has {len(description):,} characters.", "write at most 1,024 of them")
 
 
 def _source(task: str | None, data: Path | str | None, seed: int) -> Task:
@@ -316,7 +261,9 @@ def _method(room: str, name: str, options: Mapping[str, Any] | None):
     return method(**{o: type(fields[o].default)(v) for o, v in (options or {}).items()})
 
 
+@lru_cache(maxsize=1)
 def _load(name: str) -> "Base":
+    """The base model `name`; the last one stays in memory, since `run` asks for it once for every few lines."""
     from .base import load_base
 
     began = time.monotonic()

@@ -81,7 +81,7 @@ class Scales:
         """Learn α (and the new skill) on `examples`; `carried` are the examples that each skill brings along."""
         if not (0 <= self.replay < 1 and 0 <= self.recombined < 1 and self.replay + self.recombined < 1):
             raise BadOption(
-                f"replay is {self.replay} and recombined is {self.recombined}, but both are shares that leave some for the task.",
+                f"replay is {self.replay} and recombined is {self.recombined}, but the shares must leave some to the task.",
                 "their sum has to be below 1",
             )
         new = {NEW: LowRank.fresh(base, self.rank, self.scale, seed)} if self.rank else {}

@@ -1,8 +1,9 @@
 """New examples of a task from few: the skills' own examples in the places where the few hold what the skills know.
 
-A word that stands in several of the few prompts, and in no input of a skill, belongs to the sentence; every run of other words is
-a place. A prompt's words are kept in order and its places filled anew, with one input of each skill in any order. The answers
-go where the few answers hold a value of that skill's shape. Nothing but the few examples and those that the skills carry is used.
+A word that stands in several of the few prompts, and in no input of a skill, belongs to the sentence; every run of other words
+is a place. A prompt's words are kept in order and its places filled anew, with one input of each skill in any order. The
+answers go where the few answers hold a value of that skill's shape. Nothing but the few examples and those that the skills
+carry is used.
 
     "On August 5, 2024 we billed a client in Bhutan three hundred dirhams."  ->  "On _ we billed a client in _"
 """
@@ -100,9 +101,10 @@ def _answer_pattern(few: Sequence[Example], pools: Mapping[str, Sequence[Example
         owner[slot] = fits.index(best)
     if sorted(owner.values()) != list(range(len(pools))):
         return None
-    return " ".join(f"{{s{owner[i]}}}" if i in owner else column[0] for i, column in enumerate(columns))
+    literal = [column[0].replace("{", "{{").replace("}", "}}") for column in columns]
+    return " ".join(f"{{s{owner[i]}}}" if i in owner else literal[i] for i in range(len(columns)))
 
 
 def _shape(text: str) -> str:
-    """A value's form: capitals, small letters and digits each as one sign, digits without their count."""
-    return re.sub(r"9+", "9", re.sub(r"\d", "9", re.sub(r"[a-z]", "a", re.sub(r"[A-Z]", "A", text))))
+    """A value's form: every run of capitals, small letters or digits as one sign (`2021-05-03` is `9-9-9`)."""
+    return re.sub(r"\d+", "9", re.sub(r"[a-z]+", "a", re.sub(r"[A-Z]+", "A", text)))

@@ -33,8 +33,8 @@ def wilson(successes: float, n: int, unit: str = "") -> Estimate:
 def over_seeds(scores: Sequence[Sequence[float]], draws: int = 4000, seed: int = 0) -> Estimate:
     """Mean of `scores[seed][item]`, each in [0, 1], with a 95 % interval over items and seeds.
 
-    One seed gives the Wilson interval; several give the wider of that of all items and the two-level bootstrap (all right or all
-    wrong has no spread of its own, and three seeds that happen to agree do not make items certain).
+    One seed gives the Wilson interval; several give the wider of that of all items and the two-level bootstrap (all right or
+    all wrong has no spread of its own, and three seeds that happen to agree do not make items certain).
     """
     runs = [run for run in scores if len(run)]
     pooled = wilson(float(sum(map(sum, runs))), sum(map(len, runs)))

@@ -21,6 +21,10 @@ from ..task import SPLITS, Example, Task, split_of
 COLUMNS_HINT = "name the columns `prompt` and `completion`, or `messages`"
 
 
+CHAT = "user: {input}\nassistant:\n"
+"""What a conversation of one question is written as; `run` writes a plain text in the same way."""
+
+
 class JsonlTask(Task):
     """The rows of a `.jsonl` or `.csv` file; the seed orders train, valid and test, it does not choose their rows."""
 
@@ -31,6 +35,8 @@ class JsonlTask(Task):
         self._rows = list(read_rows(path))
         if not self._rows:
             raise BadData(f"{path} has no rows.", "put one example on each line")
+        if all(prompt.startswith("user: ") and prompt.endswith("\nassistant:\n") for prompt, _ in self._rows):
+            self.template = CHAT
         self.name = path.stem
         self.description = f"{len(self._rows)} rows of {path.name}"
         self._places = {split: [] for split in SPLITS} | {"all": list(range(len(self._rows)))}

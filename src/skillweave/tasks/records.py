@@ -102,10 +102,11 @@ class Country(Task):
 class Invoice(Task):
     """A sentence with a country, a date and an amount in words, to the record `CI | 2021-05-03 | 205`.
 
-    Country names, dates and amounts are all from the train splits of the tasks `country`, `date` and `number`: the skills may
-    know them. Which of the three invoice splits they serve is decided by a hash of the country code, the calendar date and the
-    value, so the splits share none of them. The sentence, the country and the amount are in English, the date as in any locale. Train has exactly 24 examples, of 24 countries, in six phrasings; every second
-    example of valid and test is in one of six other phrasings (tag `phrasing`: seen or unseen).
+    The sentence, the country and the amount are in English, the date is as in any locale. Country names, dates and amounts are
+    all from the train splits of the tasks `country`, `date` and `number`: the skills may know them. Which of the three invoice
+    splits they serve is decided by a hash of the country code, the calendar date and the value, so the splits share none of
+    them. Train has exactly 24 examples, of 24 countries, in six phrasings; every second example of valid and test is in one of
+    six other phrasings (tag `phrasing`: seen or unseen).
     """
 
     name = "invoice"
