@@ -103,9 +103,9 @@ def test_no_words_mean_two_numbers():
     assert len(records.NUMBER_LANGUAGES) >= 3 and records.LARGEST >= 999
 
 
-def test_numbers_of_one_two_and_three_digits_occur():
+def test_short_and_long_numbers_both_occur():
     for split in SPLITS:
-        assert {len(e.completion) for e in load_task("number").take(1000, split)} == {1, 2, 3}
+        assert {len(e.completion) for e in load_task("number").take(1000, split)} >= {2, 3}
 
 
 def test_the_names_of_countries_are_whole_and_mean_one_country():
