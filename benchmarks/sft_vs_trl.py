@@ -233,14 +233,13 @@ def peak() -> int:
 @app.command(show=False)
 def side(name: str, folder: Path, steps: int, threads: int) -> None:
     """One process: prepare the start, or train one side for `steps` and write what was measured."""
-    data = None if name == "start" else json.loads((folder / "start.json").read_text())
+    if name == "start":
+        (folder / "start.json").write_text(json.dumps(start(folder, steps)))
+        return
+    data, meter = json.loads((folder / "start.json").read_text()), Meter()
     import torch
 
     torch.set_num_threads(threads)
-    if data is None:
-        (folder / "start.json").write_text(json.dumps(start(folder, steps)))
-        return
-    meter = Meter()
     {"ours": ours, "naive": naive, "trl": trl, "trl-plain": partial(trl, checkpointing=False)}[name](folder, data, steps, meter)
     tokens = [sum(len(t) - 1 for t, _ in data["pairs"][at * BATCH : (at + 1) * BATCH]) for at in range(steps)]
     (folder / f"{name}.json").write_text(json.dumps(meter.report(tokens)))
@@ -296,10 +295,9 @@ def peft_model(folder: Path, steps: int):
     from skillweave import gemma
     from skillweave.learn.loop import BETAS, Plan, rate
 
-    model = AutoModelForCausalLM.from_pretrained(gemma.folder(), dtype=torch.bfloat16)
-    model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
-    learned = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=LR, betas=BETAS, weight_decay=0.0)
+    bare = AutoModelForCausalLM.from_pretrained(gemma.folder(), dtype=torch.bfloat16)
+    model = PeftModel.from_pretrained(bare, folder / "adapter", is_trainable=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR, betas=BETAS, weight_decay=0.0)
     return model, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, Plan(steps)))
 
 

@@ -7,7 +7,7 @@ from cyclopts import App
 
 from .cli import Common
 from .library import Library
-from .result import Table
+from .result import Estimate, Table
 from .skill import Skill
 
 app = App(name="library", help="Look after the library.")
@@ -98,8 +98,9 @@ def _brief(value) -> str:
 
 
 def _score(score: dict) -> str:
-    interval = f" [{score['low']:.2f}, {score['high']:.2f}] n={score['n']}" if score.keys() >= {"low", "high", "n"} else ""
-    return f"{score.get('task')} {score.get('split')} {score.get('metric')} {score.get('value'):.2f}{interval}"
+    numbers = [score.get(key) for key in ("value", "low", "high", "n")]
+    value = str(Estimate(*numbers)) if all(isinstance(number, int | float) for number in numbers) else str(numbers[0])
+    return f"{score.get('task')} {score.get('split')} {score.get('metric')} {value}"
 
 
 @app.command(name="list", sort_key=1)
@@ -163,7 +164,7 @@ def remove(names: list[str], /, *, common: Common = Common()) -> int:
     """
     library = Library(common.library)
     for name in names:  # all or none: a typing error in the last name must not cost the first skill
-        library.get(name)
+        library.folder(name)
     return common.show(Changed("removed", tuple(library.remove(name).name for name in names), common.library))
 
 

@@ -150,6 +150,8 @@ def weave(at: Setting, method: Scales, save: bool, tick: Tick) -> dict[str, Any]
         task = at.task(TARGET)
         facts = facts_of(base, "scales+lora", method, task, at.invoices, at.seed, log, wilson(0.0, 0))
         save_composition(at.shelf, TARGET, woven, members, weights, base, task, at.invoices, facts)
+        reached = wilson(sum(tested["exact"]), len(tested["exact"]))
+        at.shelf.record(TARGET, [{"task": TARGET, "split": "test", "metric": "exact", "seed": at.seed} | vars(reached)])
     forget(state)
     return tested | {"alpha": woven.alpha.mean(1).tolist()}
 
