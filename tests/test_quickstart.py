@@ -172,8 +172,9 @@ def test_skills_of_another_run_are_not_taken(small, tmp_path):
 def test_the_best_step_of_the_search_is_taken(small, tmp_path, monkeypatch):
     at = arms.Setting(SMALL, tmp_path / "library", 0)
     at.work.mkdir(parents=True)
-    for rate, losses in ((1e-3, {"1": 3.0, "2": 2.0, "4": 2.5}), (2e-3, {"1": 4.0, "2": 2.1, "4": 2.2})):
-        (at.work / f"search {rate:g}.json").write_text(json.dumps({"losses": losses, "seconds": 60.0}))
+    found = {1e-3: [(1, 0.2, 1.0), (2, 0.5, 2.0), (4, 0.5, 2.5)], 2e-3: [(1, 0.1, 0.5), (2, 0.5, 2.1), (4, 0.4, 2.2)]}
+    for rate, looks in found.items():
+        (at.work / f"search {rate:g}.json").write_text(json.dumps({"looks": looks, "seconds": 60.0}))
     monkeypatch.setattr(arms, "test", lambda at, skill, seconds: {"seconds": seconds})
     answer = arms.fresh(at, 0.0, lambda steps, note: None)
     assert answer["chosen"] == {"lr": 1e-3, "steps": 2} and 120 < answer["seconds"] < 150
@@ -181,7 +182,8 @@ def test_the_best_step_of_the_search_is_taken(small, tmp_path, monkeypatch):
 
 def test_the_search_looks_at_four_points(small, tmp_path):
     found = arms.search(arms.Setting(SMALL, tmp_path, 0), 1e-3, lambda steps, note: None)
-    assert list(found["losses"]) == [1, 2, 3, 4] and all(2 < loss < 8 for loss in found["losses"].values())
+    steps, right, loss = zip(*found["looks"], strict=True)
+    assert steps == (1, 2, 3, 4) and all(0 <= share <= 1 for share in right) and all(2 < nats < 8 for nats in loss)
 
 
 def test_only_the_paper_effort_has_the_control(tmp_path):
