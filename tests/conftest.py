@@ -1,6 +1,7 @@
 """Shared by all tests: the command line in this process (quick) and in one of its own (exact)."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ("SKILLWEAVE_LIBRARY", "SKILLWEAVE_DEBUG", "SKILLWEAVE_NO_PROGRESS", "FORCE_COLOR", "NO_COLOR")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background starts with interrupts switched off
 
 
 @pytest.fixture(autouse=True)
