@@ -12,7 +12,8 @@ from pathlib import Path
 
 from skillweave.jobs import run_jobs
 from skillweave.library import Library
-from skillweave.quickstart import ARMS, CRITERION, EFFORTS, QUESTION, Setting, judge, plan, summary
+from skillweave.measure.stats import student
+from skillweave.quickstart import ARMS, CRITERION, EFFORTS, QUESTION, SKILLS, Setting, judge, plan, summary
 from skillweave.record import write_result
 from skillweave.result import Estimate
 
@@ -25,12 +26,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/quickstart.json"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        runs = []
+        runs, alone = [], []
         for seed in options.seeds:
             library = (options.keep or Path(scratch)) / f"seed-{seed}"
             Library(library, create=True)
             at = Setting(EFFORTS[options.effort], library, seed)
             runs.append(run_jobs(plan(at), at.work, 2, f"quickstart, seed {seed}"))
+            alone.append({name: Library(library).get(name).provenance["scores"][0]["value"] for name in SKILLS})
     arms = {name: {k: shown(v) for k, v in summary([run[name] for run in runs]).items()} for name in ARMS if name in runs[0]}
     chosen = {name: [run[name]["chosen"] for run in runs] for name in arms if "chosen" in runs[0][name]}
     skills = sum(run[name]["seconds"] for run in runs for name in run if name.startswith("skill ")) / 60 / len(runs)
@@ -48,6 +50,7 @@ def main() -> None:
             "arms": arms,
             "chosen": chosen,
             "minutes_to_learn_the_skills": round(skills, 2),
+            "skills_alone": {name: shown(student([one[name] for one in alone])) for name in SKILLS},
             "question": QUESTION,
             "answers": [run["example"] for run in runs],
         },

@@ -7,7 +7,6 @@ thousand to a few million parameters made from scratch, for experiments in minut
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,13 +59,14 @@ class Base:
     def __init__(self, name: str, digest: str, model: nn.Module, tokenizer):
         self.name, self.digest, self.model, self.tokenizer = name, digest, model.eval().requires_grad_(False), tokenizer
         self.dtype: torch.dtype = model.dtype
-        self.window: int = model.config.max_position_embeddings
-        self.layers: int = model.config.num_hidden_layers
+        config = model.config.get_text_config()
+        self.window: int = getattr(config, "max_position_embeddings", None) or 2048
+        self.layers: int = config.num_hidden_layers
         self.eos: int = tokenizer.eos_token_id
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos
         self._body = model.base_model
         self._head = model.get_output_embeddings()
-        self._softcap = getattr(model.config, "final_logit_softcapping", None)
+        self._softcap = getattr(config, "final_logit_softcapping", None)
         self.linears: dict[str, SkillLinear] = {}
         for slot, module in model.named_modules():
             if isinstance(module, nn.Linear) and module is not self._head:
@@ -201,12 +201,16 @@ def load_base(name: str = gemma.NAME, dtype: str = "auto") -> Base:
     logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, use_safetensors=True)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=kind, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
     except Exception as error:  # many kinds, from many libraries: all mean that this folder is not a model we can read
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadBase(
             f"cannot read a causal language model from `{name}`: {reason[:200]}", "check the folder or name"
         ) from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise BadBase(f"`{name}` lacks the weights of {len(missing)} layers, among them {missing[0]}.", "fetch the model again")
     if tokenizer.eos_token_id is None:
         raise BadBase(f"the tokenizer of `{name}` has no end-of-sequence token.", "set eos_token in its tokenizer_config.json")
     base = Base(name, folder_digest(folder), model, tokenizer)
@@ -246,6 +250,8 @@ def folder_digest(folder: Path) -> str:
     memo = gemma.cache_root() / "digests" / f"{sha256_json(stamp)[:32]}.json"
     if memo.is_file():
         return json.loads(memo.read_text())["digest"]
+    if (folder / "seal.json").is_file():
+        gemma.check(folder)  # of our own conversion we know what it should be
     digest = sha256_json([[f.name, sha256_file(f)] for f in files])
     memo.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(memo, json.dumps({"digest": digest}))
@@ -327,9 +333,3 @@ def _draw(model: nn.Module, seed: int) -> None:
     rotary = model.model.rotary_emb
     rotary.__init__(model.config)
     model.tie_weights()
-
-
-def set_threads(count: int) -> None:
-    """Use `count` processor threads in this process (1 gives the same bits every time)."""
-    torch.set_num_threads(count)
-    os.environ["OMP_NUM_THREADS"] = str(count)

@@ -50,20 +50,13 @@ class Common:
     """Print one JSON object instead of a table."""
     library: Annotated[Path, Parameter(metavar="DIR", env_var="SKILLWEAVE_LIBRARY")] = Path("library")
     """The folder that holds the skills."""
+    seed: int = 0
+    """The same seed gives the same result."""
 
     def show(self, report) -> int:
         """Print the report; the exit code it asks for, 0 unless it says otherwise."""
         show(report, self.json)
         return getattr(report, "exit_code", 0)
-
-
-@Parameter(name="*", group="Common options")
-@dataclass(frozen=True)
-class Seeded(Common):
-    """What every command with chance in it takes."""
-
-    seed: int = 0
-    """The same seed gives the same result."""
 
 
 @Parameter(name="*", group="Data (one of the two)")
@@ -132,7 +125,7 @@ def learn(
     description: str = "",
     replace: bool = False,
     knobs: Knobs = Knobs(),
-    common: Seeded = Seeded(),
+    common: Common = Common(),
 ) -> int:
     """Learn a skill from examples and put it into the library.
 
@@ -168,7 +161,7 @@ def compose(
     description: str = "",
     replace: bool = False,
     knobs: Knobs = Knobs(),
-    common: Seeded = Seeded(),
+    common: Common = Common(),
 ) -> int:
     """Make several skills work together on a task, from few examples.
 
@@ -202,11 +195,11 @@ def measure(
     *,
     source: Source = Source(),
     n: Annotated[int, Parameter(name=["-n", "--n"])] = 200,
-    split: str = "test",
+    split: str | None = None,
     shots: int = 0,
     base: str | None = None,
     at_least: float | None = None,
-    common: Seeded = Seeded(),
+    common: Common = Common(),
 ) -> int:
     """Measure skills on a task, with intervals; several are compared example by example.
 
@@ -217,7 +210,7 @@ def measure(
     n
         How many examples to measure on.
     split
-        The part of the data: train, valid or test.
+        The part of the data: train, valid, test or, of a file, all; test of a task and all of a file if not given.
     shots
         Worked examples to show in the prompt.
     base
@@ -316,7 +309,7 @@ def papers(query: str = "", /, *, common: Common = Common()) -> int:
 
 
 @app.command(sort_key=8)
-def reproduce(number: int, /, *, common: Seeded = Seeded()) -> int:
+def reproduce(number: int, /, *, common: Common = Common()) -> int:
     """Reproduce a paper at small scale.
 
     Parameters
@@ -346,7 +339,7 @@ def _paper_module(number: int):
 
 
 @app.command(sort_key=9)
-def quickstart(*, effort: Literal["quick", "fair", "paper"] = "fair", common: Seeded = Seeded()) -> int:
+def quickstart(*, effort: Literal["quick", "fair", "paper"] = "fair", common: Common = Common()) -> int:
     """Teach Gemma three skills, weave them for a fourth task, and show what each way of doing it gives.
 
     Parameters

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from .cli import Common, Seeded
+from .cli import Common
 from .errors import NotFound
 from .result import Table
 
@@ -53,7 +53,7 @@ def list_(*, common: Common = Common()) -> int:
 
 @app.command(name="show")
 def show_(
-    name: str, /, *, n: Annotated[int, Parameter(name=["-n", "--n"])] = 3, split: str = "train", common: Seeded = Seeded()
+    name: str, /, *, n: Annotated[int, Parameter(name=["-n", "--n"])] = 3, split: str = "train", common: Common = Common()
 ) -> int:
     """Show examples of a task.
 

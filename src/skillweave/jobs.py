@@ -67,7 +67,7 @@ def _drive(pool: ProcessPoolExecutor, waiting: list[Job], done: dict[str, Any], 
         for job in [job for job in waiting if all(name in done for name in job.after)]:
             if len(running) < workers:
                 waiting.remove(job)
-                running[pool.submit(_call, job.name, job.run, dict(job.arguments))] = job
+                running[pool.submit(_call, job.name, job.steps, job.run, dict(job.arguments))] = job
         assert running, f"{', '.join(job.name for job in waiting)} wait for jobs that nobody does"
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
@@ -95,8 +95,17 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _call(name: str, run: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    return run(**arguments, tick=lambda steps, note: _ticks.put((name, steps, note)))
+def _call(name: str, steps: int, run: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    told = 0
+
+    def tick(count: int, note: str) -> None:
+        nonlocal told
+        told += count
+        _ticks.put((name, count, note))
+
+    answer = run(**arguments, tick=tick)
+    _ticks.put((name, steps - told, "done"))  # what it did not count: evaluations, and steps it stopped before
+    return answer
 
 
 def _listen(ticks, tick, stop: threading.Event) -> None:

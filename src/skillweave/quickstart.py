@@ -97,11 +97,20 @@ def quickstart(effort: str = "fair", *, library: Path, seed: int = 0) -> Quickst
     say("preparing the base model (the first time takes a minute)")
     gemma.folder()
     at = Setting(EFFORTS[effort], library, seed)
+    _forget_what_is_gone(at)
     answers = run_jobs(plan(at), at.work, workers=2, title=f"quickstart ({effort})")
     shown = {name: summary([answers[name]]) for name in ARMS if name in answers}
     verdict = judge([answers])
     minutes = (time.monotonic() - began) / 60
     return Quickstart(effort, seed, shown, CRITERION, verdict, minutes, QUESTION, answers["example"], library)
+
+
+def _forget_what_is_gone(at: Setting) -> None:
+    """A job that leaves a skill is not done when the skill has been taken out of the library."""
+    for name, jobs in {**{name: [f"skill {name}"] for name in SKILLS}, TARGET: [WOVEN, "example"]}.items():
+        if name not in at.shelf:
+            for job in jobs:
+                (at.work / f"{job}.json").unlink(missing_ok=True)
 
 
 def plan(at: Setting) -> list[Job]:

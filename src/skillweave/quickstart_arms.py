@@ -1,23 +1,24 @@
 """The jobs of the quickstart: learn a skill, and every way of using 24 invoices. Each runs in a process of its own."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .bank import SkillBank
 from .base import Base, load_base
 from .carried import carried_by
-from .compose.scales import Scales
+from .compose.scales import Scales, ScalesWithLora
 from .curriculum.mixing import mixture
 from .curriculum.recombine import recombine
 from .delta import Factors, LowRank, weighted_sum
 from .errors import LibraryError
 from .files import sha256_json
 from .learn.batches import Batches
-from .learn.loop import Group, Log, Plan, train
+from .learn.loop import Group, Log, Plan, Tick, train
 from .learn.sft import SFT, bank_loss, mean_loss
 from .library import Library
 from .measure.score import evaluate
@@ -31,8 +32,6 @@ from .verbs import check, run, weights_of
 SKILLS = ("date", "number", "country")
 TARGET = "invoice"
 QUESTION = "On 3. Mai 2021 we billed a client in Ivory Coast two hundred and five euros."
-
-Tick = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,11 @@ class Setting:
     def weights(self) -> dict[str, LowRank]:
         return {member.name: weights_of(member) for member in self.members}
 
-    @property
+    @cached_property
     def work(self) -> Path:
         """Where the answers of finished jobs wait: a folder for each effort, seed and state of the tasks."""
-        what = [asdict(self.effort), self.seed, [self.task(name).digest() for name in (*SKILLS, TARGET)]]
+        tasks = [self.task(name).digest() for name in (*SKILLS, TARGET)]
+        what = [__version__, asdict(self.effort), vars(ScalesWithLora()), self.seed, tasks]
         return Path(self.library) / ".work" / f"quickstart-{sha256_json(what)[:16]}"
 
     def state(self, *what: object) -> tuple[Path, str]:
@@ -143,6 +143,13 @@ def weave(at: Setting, method: Scales, save: bool, tick: Tick) -> dict[str, Any]
     """Learn a strength per skill and layer, perhaps with a new LoRA; `save` it as the skill `invoice`."""
     base, members, weights, few = at.base, at.members, at.weights, at.effort.few
     method = replace(method, steps=few.steps, batch=few.batch)
+    if save and TARGET in at.shelf:
+        made = at.shelf.get(TARGET).provenance
+        parents = [{"name": member.name, "digest": member.digest} for member in members]
+        if (made.get("config"), made.get("seed"), made.get("parents")) != (vars(method), at.seed, parents):
+            raise LibraryError(
+                f"`{TARGET}` in {at.library} was made in another way.", "run the quickstart with another --library"
+            )
     state, key = at.state(method, [member.digest for member in members])
     woven, log = method.fit(base, weights, at.invoices, at.seed, carried_by(members), state, key, tick)
     tested = test(at, woven.merged(base, weights), log.cpu_seconds)

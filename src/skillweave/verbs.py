@@ -140,7 +140,7 @@ def measure(
     seed: int = 0,
     at_least: float | None = None,
 ) -> Measured:
-    """Measure skills on the same examples and compare each with the first.
+    """Measure skills on the same examples (the test split of a task, all rows of a file) and compare each with the first.
 
     A skill may be a name, `a+b` (their sum), or `base` (the model alone). Examples that one of the skills learned from are
     left out, and the report says how many.
@@ -155,7 +155,7 @@ def measure(
     parts = {name: [shelf.get(part) for part in name.split("+")] if name != "base" else [] for name in skills}
     members = list({m.name: m for group in parts.values() for m in group}.values())
     source = _source(task, data, seed)
-    split = split or "test"
+    split = split or ("test" if data is None else "all")
     if n < 1:
         raise BadOption(f"n is {n}, but has to be at least 1.")
     examples = _unseen(_some(source, split, n), members)

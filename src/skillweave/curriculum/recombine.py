@@ -8,6 +8,7 @@ carry is used.
     "On August 5, 2024 we billed a client in Bhutan three hundred dirhams."  ->  "On _ we billed a client in _"
 """
 
+import os
 import random
 import re
 from collections import Counter
@@ -22,48 +23,59 @@ COMMON = 3
 def recombine(few: Sequence[Example], pools: Mapping[str, Sequence[Example]], count: int, seed: int) -> list[Example]:
     """`count` new examples, or none at all when the answers do not show one value for each skill.
 
-    few: examples of the task; pools: each skill's own examples. Inputs are what follows the opening word of a prompt
-    (`date: 3 May` -> `3 May`).
+    few: examples of the task; pools: each skill's own examples. What all prompts of one source begin and end with (`date: `,
+    a line's end) is their frame; the input is what stands between. Prompts of several lines are left alone.
     """
     answer = _answer_pattern(few, pools)
     if answer is None or not all(pools.values()):
         return []
+    frames = {name: _frame(pool) for name, pool in pools.items()}
+    opening, ending = _frame(few)
+    bare = {name: [(_input(e.prompt, frames[name]), e.completion) for e in pool] for name, pool in pools.items()}
+    sentences = _sentences(
+        [_input(e.prompt, (opening, ending)) for e in few], [text for pool in bare.values() for text, _ in pool]
+    )
+    if any("\n" in text for pool in bare.values() for text, _ in pool) or any(w and "\n" in w for s in sentences for w in s):
+        return []
     rng = random.Random(f"{seed}:recombine")
-    sentences = _sentences(few, pools)
+    lead = " " if all(e.completion.startswith(" ") for e in few) else ""
     made = []
     for _ in range(count):
-        opening, words = rng.choice(sentences)
-        chosen = {name: rng.choice(list(pool)) for name, pool in pools.items()}
-        inputs = [_input(example.prompt) for example in chosen.values()]
+        words = rng.choice(sentences)
+        chosen = [rng.choice(pool) for pool in bare.values()]
+        values = {f"s{i}": completion.strip() for i, (_, completion) in enumerate(chosen)}
+        inputs = [text for text, _ in chosen]
         rng.shuffle(inputs)
-        text = " ".join(_fill(rng, words, inputs))
-        made.append(
-            Example(
-                f"{opening}{text}\n", answer.format(**{f"s{i}": e.completion.strip() for i, e in enumerate(chosen.values())})
-            )
-        )
+        made.append(Example(f"{opening}{' '.join(_fill(rng, words, inputs))}{ending}", lead + answer.format(**values)))
     return made
 
 
-def _input(prompt: str) -> str:
-    return prompt.partition(": ")[2].strip() or prompt.strip()
+def _frame(examples: Sequence[Example]) -> tuple[str, str]:
+    """What all prompts begin with, up to a colon, and end with, of spaces and signs that ask for an answer."""
+    prompts = [example.prompt for example in examples]
+    start = os.path.commonprefix(prompts)
+    end = os.path.commonprefix([prompt[::-1] for prompt in prompts])[::-1]
+    return start[: start.rfind(": ") + 2] if ": " in start else "", re.search(r"[\s=>:-]*$", end).group()
 
 
-def _sentences(few: Sequence[Example], pools: Mapping[str, Sequence[Example]]) -> list[tuple[str, list[str | None]]]:
-    """Each prompt as (opening, words), with None for a place."""
-    known = {_bare(word) for pool in pools.values() for example in pool for word in _input(example.prompt).split()}
-    seen = Counter(word for example in few for word in set(_input(example.prompt).split()))
+def _input(prompt: str, frame: tuple[str, str]) -> str:
+    return prompt.removeprefix(frame[0]).removesuffix(frame[1]).strip(" ")
+
+
+def _sentences(few: Sequence[str], inputs: Sequence[str]) -> list[list[str | None]]:
+    """Each of the few as its words, with None for a place."""
+    known = {_bare(word) for text in inputs for word in text.split()}
+    seen = Counter(word for text in few for word in set(text.split(" ")))
     common = {w for w, n in seen.items() if n >= min(COMMON, len(few)) and _bare(w) not in known and not re.search(r"\d", w)}
     sentences = []
-    for example in few:
-        head, colon, _ = example.prompt.partition(": ")
+    for text in few:
         words: list[str | None] = []
-        for word in _input(example.prompt).split():
+        for word in text.split(" "):
             if word in common:
                 words.append(word)
             elif not words or words[-1] is not None:
                 words.append(None)
-        sentences.append((head + colon if colon else "", words))
+        sentences.append(words)
     return sentences
 
 

@@ -1,6 +1,6 @@
 """Supervised fine-tuning of a low-rank skill (LoRA, 2106.09685) on prompt and completion; only the completion is learned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,3 @@ def mean_loss(bank: SkillBank, examples: Sequence[Example], alpha: Tensor | None
         total += bank_loss(bank, batch, alpha).item() * len(batch.labels)
         count += len(batch.labels)
     return total / count
-
-
-def config(method: object) -> Mapping[str, object]:
-    """The settings of a method as plain JSON values."""
-    return dict(vars(method))
