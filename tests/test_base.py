@@ -270,5 +270,7 @@ def test_edits_end_with_their_block(tiny):
 def test_gemma_answers_alone_as_in_a_batch():
     base = load_base(NAME)
     prompts = ["The capital of France is", "One, two, three,", "Dear Sir or Madam, I am writing to"]
-    assert "Paris" in base.generate(prompts, 4)[0]
+    together = base.generate(prompts, 4)
+    assert together[1].split()[0].strip(",") == "four"
+    assert together == [base.generate([prompt], 4)[0] for prompt in prompts]
     assert base.generate(prompts[:1], 4, prefix="Q: what is it?\nA: ") == base.generate(["Q: what is it?\nA: " + prompts[0]], 4)

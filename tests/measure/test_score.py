@@ -61,6 +61,11 @@ def test_shots_are_shown_first_and_the_answer_is_a_line(unchecked):
     assert prefix == few_shot(FOUR[2:]) == "say c\ncc c\n\nsay d\ndd d\n\n"
 
 
+def test_answers_have_lines_when_the_shots_do(unchecked):
+    lines = [Example("say c\n", "cc\nc")]
+    assert unchecked(Parrot("aa\na\n\nsay q"), Say(), FOUR[:1], shots=lines).answers == ("aa\na",)
+
+
 def test_without_shots_an_answer_may_have_lines(unchecked):
     scores = unchecked(Parrot("aa a\nmore"), Say(), FOUR[:1])
     assert scores.exact == (0.0,) and scores.answers == ("aa a\nmore",)

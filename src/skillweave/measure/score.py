@@ -47,8 +47,9 @@ def evaluate(
     longest = max((len(base.encode(e.completion)) for e in examples), default=0)
     with bank.on(alpha) if bank else nullcontext():
         answers = base.generate([e.prompt for e in examples], longest + ANSWER_TOKENS, few_shot(shots), batch)
-    if shots:  # a model that has only been shown examples goes on with the next one: its answer ends at the empty line
-        answers = [answer.split("\n\n")[0] for answer in answers]
+    if shots:  # a model that has only been shown examples goes on with the next one: its answer ends where theirs do
+        end = "\n\n" if any("\n" in shot.completion for shot in shots) else "\n"
+        answers = [answer.split(end)[0] for answer in answers]
     exact = tuple(task.score(e, a) for e, a in zip(examples, answers, strict=True))
     parts = [task.fields(e, a) for e, a in zip(examples, answers, strict=True)]
     fields = {name: tuple(part[name] for part in parts) for name in (parts[0] if parts else {})}
