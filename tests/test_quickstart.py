@@ -191,3 +191,19 @@ def test_only_the_paper_effort_has_the_control(tmp_path):
     assert {name for name, jobs in arms_of.items() if qs.FRESH_MADE in jobs} == {"paper"}
     assert qs.EFFORTS["paper"].skills == qs.EFFORTS["fair"].skills and qs.EFFORTS["paper"].few == qs.EFFORTS["fair"].few
     assert qs.EFFORTS["paper"].test >= 200
+
+
+def test_a_skill_that_was_taken_out_is_made_again(small, tmp_path):
+    qs.quickstart("fair", library=tmp_path / "library")
+    Library(tmp_path / "library").remove("invoice")
+    qs.quickstart("fair", library=tmp_path / "library")
+    assert "invoice" in Library(tmp_path / "library").names()
+
+
+def test_an_invoice_of_somebody_else_is_not_taken_for_ours(small, tmp_path):
+    qs.quickstart("fair", library=tmp_path / "library")
+    shelf = Library(tmp_path / "library")
+    at = arms.Setting(SMALL, tmp_path / "library", 0)
+    with pytest.raises(LibraryError, match="`invoice` in .* was made in another way"):
+        arms.weave(at, arms.Scales(rank=1), True, lambda steps, note: None)
+    assert shelf.verify() == []
