@@ -22,6 +22,9 @@ def clean_environment(monkeypatch):
     for name in LEFT_OUT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "100")
+    loaded = getattr(sys.modules.get("skillweave.verbs"), "_load", None)
+    if hasattr(loaded, "cache_clear"):  # the base that another test has used
+        loaded.cache_clear()
 
 
 @dataclass(frozen=True)
