@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from skillweave import files, index, library
+from skillweave import files, index, library, skill
 from skillweave.errors import BadName, BadSkill, LibraryError, NotFound
 from skillweave.library import Finding, Library
 from skillweave.skill import Skill, write_skill
@@ -557,6 +557,22 @@ def test_readers_see_whole_skills_while_one_is_replaced(lib, tmp_path, monkeypat
         thread.join()
     assert faults == [] and len(reads) > 20
     assert {found[0] for found in reads} == {"Dates to ISO 8601."}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_skill_that_is_replaced_while_it_is_read_is_read_again(lib, tmp_path, monkeypatch, fails):
+    new, reads = wild(tmp_path / "new", "---\nname: date\ndescription: The new one.\n---\n"), []
+
+    def load_provenance(folder):
+        reads.append(folder)
+        if len(reads) == 1:  # in the middle of the first look
+            Library(lib.path).add(new, replace=True)
+            if fails:
+                raise BadSkill("what it was reading is gone.")
+        return {}
+
+    monkeypatch.setattr(skill, "load_provenance", load_provenance)
+    assert lib.get("date").description == "The new one."
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -85,8 +85,18 @@ class Library:
         return folder
 
     def get(self, name: str) -> Skill:
-        """The skill `name`, read from its folder. Raises BadName, NotFound, BadSkill."""
-        return as_named(Skill.load(self.folder(name)), name=name)
+        """The skill `name`, read from its folder, again if it was replaced meanwhile. Raises BadName, NotFound, BadSkill."""
+        while True:
+            folder = self.folder(name)
+            before = _which(folder)
+            try:
+                skill = Skill.load(folder)
+            except BadSkill:
+                if _which(folder) == before:
+                    raise
+            else:
+                if _which(folder) == before:
+                    return as_named(skill, name=name)
 
     def search(self, query: str, limit: int = 20) -> Entries:
         """Skills whose names, descriptions or instructions hold words that begin like those of `query`, the best first.
@@ -291,6 +301,15 @@ def _check_marker(marker: Path) -> None:
 
 def _is_skill(folder: Path) -> bool:
     return (folder / "SKILL.md").exists() or (folder / "skill.md").exists()
+
+
+def _which(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from the one that takes its place."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_ino, status.st_ctime_ns
 
 
 def _copy(source: Path, target: Path) -> None:
