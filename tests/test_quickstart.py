@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -112,7 +113,8 @@ def test_the_summary_of_an_arm():
 
 
 def in_this_process(jobs, folder, workers, title):
-    """Stands in for `run_jobs`: the same jobs and files, one after the other."""
+    """Stands in for `run_jobs`: the same jobs and files, one after the other, pickled as for another process."""
+    jobs = [replace(job, arguments=pickle.loads(pickle.dumps(job.arguments))) for job in jobs]
     done = {job.name: json.loads(path.read_text()) for job in jobs if (path := folder / f"{job.name}.json").is_file()}
     folder.mkdir(parents=True, exist_ok=True)
     while waiting := [job for job in jobs if job.name not in done]:

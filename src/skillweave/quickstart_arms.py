@@ -65,7 +65,7 @@ class Setting:
     library: Path
     seed: int
 
-    @cached_property
+    @property  # a library holds locks, and a setting travels to other processes
     def shelf(self) -> Library:
         return Library(self.library)
 
