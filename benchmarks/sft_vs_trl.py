@@ -264,7 +264,7 @@ def ours(folder: Path, data: Mapping, steps: int, meter: Meter) -> None:
     from skillweave.base import load_base
     from skillweave.learn.batches import Batches
     from skillweave.learn.loop import Group, Plan, train
-    from skillweave.learn.sft import bank_loss
+    from skillweave.learn.loss import bank_loss
     from skillweave.peft_format import load_adapter
     from skillweave.task import Example
 

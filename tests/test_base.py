@@ -239,6 +239,19 @@ def test_a_tokenizer_without_an_end_is_refused(folder):
         load_base(str(folder), dtype="fp32")
 
 
+def test_logits_that_are_more_than_the_head_are_refused(folder):
+    """Granite divides its logits: a loss or a gradient taken from the head alone would be wrong without a word."""
+    file = folder / "config.json"
+    granite = {"model_type": "granite", "architectures": ["GraniteForCausalLM"]}
+    for scaling, fits in ((1.0, True), (4.0, False)):
+        file.write_text(json.dumps(json.loads(file.read_text()) | granite | {"logits_scaling": scaling}))
+        if fits:
+            assert load_base(str(folder), dtype="fp32").linears
+        else:
+            with pytest.raises(BadBase, match="changes its logits in a way that is not known here"):
+                load_base(str(folder), dtype="fp32")
+
+
 def test_a_truncated_model_is_refused(folder):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-9])

@@ -66,7 +66,7 @@ class Base:
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos
         self._body = model.base_model
         self._head = model.get_output_embeddings()
-        self._softcap = getattr(config, "final_logit_softcapping", None)
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self.linears: dict[str, SkillLinear] = {}
         for slot, module in model.named_modules():
             if isinstance(module, nn.Linear) and module is not self._head:
@@ -85,10 +85,16 @@ class Base:
         """Last hidden states, ready for the head. Padding on the right needs no mask: causal rows never look at it."""
         return self._body(input_ids=tokens, attention_mask=mask, use_cache=False, **options).last_hidden_state
 
-    def logits(self, rows: Float[Tensor, "row width"]) -> Float[Tensor, "row vocabulary"]:
-        """Scores of the next token for chosen rows of hidden states: never for rows that nobody asks about."""
-        logits = self._head(rows)
-        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+    @property
+    def head(self) -> Float[Tensor, "vocabulary width"]:
+        """The weights that turn a row of hidden states into logits."""
+        return self._head.weight
+
+    def logits(self, rows: Float[Tensor, "row width"], tokens: slice | Tensor = slice(None)) -> Float[Tensor, "row token"]:
+        """Scores of the next token for chosen rows of hidden states: never for rows, or `tokens`, that nobody asks about."""
+        bias = self._head.bias
+        logits = F.linear(rows, self.head[tokens], bias if bias is None else bias[tokens])
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
     def encode(self, text: str, start: bool = False) -> list[int]:
         """Token numbers of `text`; with `start`, after the begin-of-sequence token if the model has one."""
@@ -218,7 +224,19 @@ def load_base(name: str = gemma.NAME, dtype: str = "auto") -> Base:
         raise BadBase(
             f"`{name}` has no torch.nn.Linear layer that a skill could attach to.", "choose a model with linear layers"
         )
+    _check_logits(base)
     return base
+
+
+@torch.inference_mode()
+def _check_logits(base: Base) -> None:
+    """Some models do more to their logits than their head and a soft cap: to be wrong about that would show in no message."""
+    tokens = torch.tensor([[base.eos, base.pad, 0]])
+    theirs = base.model(input_ids=tokens, use_cache=False).logits[0].float()
+    if not torch.allclose(
+        base.logits(base.hidden(tokens)[0]).float(), theirs, rtol=0.02, atol=0.02 * theirs.abs().max().item()
+    ):
+        raise BadBase(f"`{base.name}` changes its logits in a way that is not known here.", "choose another base")
 
 
 def _find(name: str) -> Path:

@@ -19,7 +19,8 @@ from .errors import LibraryError
 from .files import sha256_json
 from .learn.batches import Batches
 from .learn.loop import Group, Log, Plan, Tick, train
-from .learn.sft import SFT, bank_loss, mean_loss
+from .learn.loss import bank_loss, mean_loss
+from .learn.sft import SFT
 from .library import Library
 from .measure.score import evaluate
 from .measure.stats import wilson

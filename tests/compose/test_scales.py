@@ -6,10 +6,11 @@ import torch
 from skillweave.bank import SkillBank
 from skillweave.base import TinyBase
 from skillweave.compose import scales
-from skillweave.compose.scales import Scales, ScalesWithLora, Sum
+from skillweave.compose.scales import Scales, ScalesWithLora
+from skillweave.compose.sum import Sum
 from skillweave.errors import BadOption
 from skillweave.learn.batches import Batches
-from skillweave.learn.sft import mean_loss
+from skillweave.learn.loss import mean_loss
 from skillweave.task import Example
 
 TRUTH = torch.tensor([[1.5], [0.2]])

@@ -101,3 +101,12 @@ def test_no_examples_is_said(tiny):
 def test_a_long_example_is_found_before_learning_starts(tiny):
     with pytest.raises(BadData, match="longer than the window of tiny-32"):
         Batches(tiny, [*examples(3), Example("z" * 300, "no")], 2, 0)
+
+
+@pytest.mark.parametrize(("positions", "sizes"), [(1, [1] * 7), (2, [2, 2, 2, 1]), (3, [3, 3, 1]), (7, [7]), (9, [7])])
+def test_pieces_ask_for_the_same(tiny, positions, sizes):
+    whole = Batches(tiny, examples(7), 7, 0).at(0)
+    width = whole.tokens.shape[1]
+    pieces = whole.pieces(positions * width + width // 2)
+    assert [len(piece.tokens) for piece in pieces] == sizes
+    assert sum((answers(tiny, piece) for piece in pieces), []) == answers(tiny, whole)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from skillweave.bank import SkillBank
-from skillweave.learn import sft
+from skillweave.learn import loop, sft
 from skillweave.learn.loop import Plan
-from skillweave.learn.sft import SFT, mean_loss
+from skillweave.learn.loss import mean_loss
+from skillweave.learn.sft import SFT
 from skillweave.task import Example
 
 FOUR = [Example(f"say {c}\n", c * (3 + i)) for i, c in enumerate("abcd")]
@@ -39,6 +40,17 @@ def test_same_seed_same_bits(loud, learned):
     skill, log = QUICK.fit(loud(), FOUR, 0)
     assert equal(skill, learned[0]) and log.loss == learned[1].loss
     assert not equal(QUICK.fit(loud(), FOUR, 1)[0], learned[0])
+
+
+def test_a_step_in_pieces_is_the_same_step(loud, monkeypatch):
+    """Answers of 3 to 6 letters: each piece counts by its labels."""
+    whole, log = SFT(steps=3, batch=4).fit(loud(), FOUR, 0)
+    monkeypatch.setattr(loop, "PIECE", 1)
+    pieces, other = SFT(steps=3, batch=4).fit(loud(), FOUR, 0)
+    assert other.loss == pytest.approx(log.loss, rel=1e-5) and not equal(whole, pieces)
+    assert (other.tokens, other.padding, other.labels) == (log.tokens, log.padding, log.labels)
+    for one, same in zip(whole.tensors().values(), pieces.tensors().values(), strict=True):
+        assert torch.allclose(one, same, atol=1e-4)
 
 
 def test_an_interrupted_run_gives_the_same_bits(loud, learned, tmp_path, monkeypatch):

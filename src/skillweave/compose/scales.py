@@ -23,27 +23,8 @@ from ..delta import LowRank
 from ..errors import BadOption
 from ..learn.batches import Batches
 from ..learn.loop import Group, Log, Plan, Tick, train
-from ..learn.sft import bank_loss
+from ..learn.loss import bank_loss
 from ..task import Example
-
-
-@dataclass(frozen=True)
-class Sum:
-    """Task arithmetic with weight one: all skills at full strength, nothing learned."""
-
-    def fit(
-        self,
-        base: Base,
-        skills: Mapping[str, LowRank],
-        examples: Sequence[Example],
-        seed: int,
-        carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
-    ) -> tuple[Composition, Log]:
-        bank = SkillBank(base, skills)
-        return Composition(bank.names, bank.ones()), Log()
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,16 @@ class Batch:
     real: int
     """Tokens that are not padding."""
 
+    def pieces(self, positions: int) -> list["Batch"]:
+        """The same examples in batches of at most `positions` (at least one example each); `real` stays with the whole."""
+        count, width = self.tokens.shape
+        size = max(1, positions // width)
+        if size >= count:
+            return [self]
+        owner = self.rows // width
+        cuts = [(start, (owner >= start) & (owner < start + size)) for start in range(0, count, size)]
+        return [Batch(self.tokens[i : i + size], self.rows[at] - i * width, self.labels[at], 0) for i, at in cuts]
+
 
 class Batches:
     """Shuffled passes over `examples`, cut into batches of `size` rows of similar length."""

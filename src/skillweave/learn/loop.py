@@ -29,6 +29,10 @@ BETAS = (0.9, 0.99)
 """AdamW's memory: runs here last tens to hundreds of steps, so the second moment must not remember a thousand."""
 
 
+PIECE = 512
+"""Positions of a batch that are computed at once: enough for products at full speed, and no more activations are held."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Tensors that learn at one rate."""
@@ -102,12 +106,14 @@ def train(
         for group, shown in zip(groups, adam.param_groups, strict=True):
             shown["lr"] = group.lr * rate(step, plan)
         data = batch(step)
-        value = loss(data)
-        number = value.item()
+        adam.zero_grad()
+        number = 0.0
+        for piece in data.pieces(PIECE):
+            value = loss(piece) * (len(piece.labels) / max(1, len(data.labels)))
+            value.backward()
+            number += value.item()
         if not math.isfinite(number):
             raise SkillweaveError(f"the loss is {number} at step {step}.", "lower the learning rate (--lr)")
-        adam.zero_grad()
-        value.backward()
         torch.nn.utils.clip_grad_norm_(list(named.values()), plan.clip)
         adam.step()
         log.loss.append(number)

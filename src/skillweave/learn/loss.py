@@ -1,44 +1,104 @@
-"""Cross-entropy that never holds more than a few rows of logits.
+"""Cross-entropy that never holds more than a tile of logits.
 
-Only rows that have a label reach the head, and those in chunks: each chunk's gradient with respect to its hidden states is
-taken at once and its logits are dropped. Memory is `chunk · vocabulary`, whatever the batch; the work is one product forward
-and one back for each labelled row.
+Only rows that have a label reach the head, and the vocabulary passes by in tiles, with the running maximum and sum of an
+online softmax (1805.02867) in fp32. The gradient with respect to a row is Σ_v p_v w_v - w_label: its sum runs along in the same
+pass, rescaled when the maximum moves. So each tile costs one product forward and at most one back, nothing is computed twice,
+and memory is `ROWS · TILE` whatever the batch and the vocabulary.
+
+Two things follow from what training is like. The label comes first, and most tiles then hold nothing of a row that is nearly
+certain: their product back is left out. And the label's own term, (p_label - 1) w_label, stays out of the products: in bf16 its
+rounding would drown the rest of such a row.
 """
 
+from collections.abc import Sequence
+
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..bank import SkillBank
 from ..base import Base
+from ..task import Example
+from .batches import Batch, Batches
 
-CHUNK = 128
-"""Rows a chunk: enough to keep the processor's matrix units busy, 64 MiB of bf16 logits at 262,144 columns."""
+ROWS = 256
+"""Rows at a time."""
+TILE = 8_192
+"""Columns of the vocabulary at a time: with `ROWS`, 8 MiB of fp32 logits."""
+NOTHING = 2.0**-24
+"""A share of a row's probability that fp32 cannot add to it: tiles that hold less have no part in the row's gradient."""
+
+
+def bank_loss(bank: SkillBank, batch: Batch, alpha: Tensor | None = None) -> Float[Tensor, ""]:
+    """Nats per labelled token of `batch` with the bank's skills at strength `alpha`."""
+    with bank.on(alpha):
+        hidden = bank.base.hidden(batch.tokens)
+    return cross_entropy(bank.base, hidden.flatten(0, 1)[batch.rows], batch.labels)
+
+
+@torch.inference_mode()
+def mean_loss(bank: SkillBank, examples: Sequence[Example], alpha: Tensor | None = None, size: int = 16) -> float:
+    """Nats per labelled token over all of `examples`."""
+    batches = Batches(bank.base, sorted(examples, key=lambda e: len(e.prompt)), size, seed=0)
+    total = count = 0.0
+    for start in range(0, len(batches.pairs), size):
+        batch = batches.collate(batches.pairs[start : start + size])
+        total += bank_loss(bank, batch, alpha).item() * len(batch.labels)
+        count += len(batch.labels)
+    return total / count
 
 
 def cross_entropy(
-    base: Base, rows: Float[Tensor, "row width"], labels: Int[Tensor, " row"], chunk: int = CHUNK
+    base: Base, rows: Float[Tensor, "row width"], labels: Int[Tensor, " row"], tile: int = TILE
 ) -> Float[Tensor, ""]:
     """Mean negative log-likelihood in nats per token; gradients flow to `rows` (the head is frozen)."""
-    return _ChunkedCrossEntropy.apply(rows, labels, base, chunk)
+    return _TiledCrossEntropy.apply(rows, labels, base, tile)
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
+class _TiledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows, labels, base, chunk):
+    def forward(ctx, rows, labels, base, tile):
         total = rows.new_zeros((), dtype=torch.float32)
-        gradient = torch.empty_like(rows) if rows.requires_grad else None
-        for start in range(0, len(rows), chunk):
-            part, wanted = rows[start : start + chunk].detach(), labels[start : start + chunk]
-            with torch.set_grad_enabled(gradient is not None):
-                part.requires_grad_(gradient is not None)
-                loss = F.cross_entropy(base.logits(part), wanted, reduction="sum")
-            total += loss.detach().float()
-            if gradient is not None:
-                gradient[start : start + chunk] = torch.autograd.grad(loss, part)[0]
-        ctx.gradient, ctx.count = gradient, max(len(rows), 1)
-        return total / ctx.count
+        ctx.gradient = torch.empty_like(rows) if rows.requires_grad else None
+        for at in range(0, len(rows), ROWS):
+            some = slice(at, at + ROWS)
+            losses, pull = _tiles(base, rows[some], labels[some], tile, ctx.gradient is not None)
+            total += losses.sum()
+            if ctx.gradient is not None:
+                ctx.gradient[some] = pull / len(rows)
+        return total / max(len(rows), 1)
 
     @staticmethod
     def backward(ctx, up):
-        return ctx.gradient * (up / ctx.count).to(ctx.gradient.dtype), None, None, None
+        return ctx.gradient * up.to(ctx.gradient.dtype), None, None, None
+
+
+def _tiles(base: Base, rows: Tensor, labels: Tensor, size: int, learning: bool) -> tuple[Tensor, Tensor]:
+    """Loss of each row, (row,), and its gradient with respect to the row, (row, width): both fp32."""
+    wanted = (
+        base.logits(rows, labels).diagonal()[:, None].float()
+    )  # the likeliest, as soon as a model has learned: so it comes first
+    high = wanted  # running maximum of the logits
+    mass = torch.ones_like(wanted)  # running Σ exp(logit - high)
+    pull = torch.zeros(rows.shape, dtype=torch.float32)  # running Σ exp(logit - high) · d logit / d row, without the label
+    for at in range(0, len(base.head), size):
+        columns = slice(at, at + size)
+        logits = base.logits(rows, columns).float()
+        top = torch.maximum(high, logits.amax(1, keepdim=True))
+        fade = (high - top).exp_()
+        slope = None if base.softcap is None else 1 - (logits / base.softcap) ** 2
+        share = logits.sub_(top).exp_()
+        own = ((labels >= at) & (labels < at + size)).nonzero()[:, 0]
+        share[own, labels[own] - at] = 0
+        here = share.sum(1, keepdim=True)
+        mass = mass * fade + here
+        high = top
+        if learning:
+            busy = (here > NOTHING * mass).nonzero()[:, 0]
+            share = share[busy] if slope is None else share[busy] * slope[busy]
+            pull.mul_(fade).index_add_(0, busy, (share.to(rows.dtype) @ base.head[columns]).float())
+    loss = high + mass.log() - wanted
+    if learning:
+        slope = 1.0 if base.softcap is None else 1 - (wanted / base.softcap) ** 2
+        pull.div_(mass).add_(base.head[labels].float() * torch.expm1(-loss) * slope)
+    return loss[:, 0], pull

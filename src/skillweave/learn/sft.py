@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ..bank import SkillBank
 from ..base import Base
 from ..delta import LowRank
 from ..task import Example
-from .batches import Batch, Batches
+from .batches import Batches
 from .loop import Group, Log, Plan, Tick, train
-from .loss import cross_entropy
+from .loss import bank_loss
 
 
 @dataclass(frozen=True)
@@ -47,22 +44,3 @@ class SFT:
         groups = [Group(skill.tensors(), self.lr)]
         log = train(lambda b: bank_loss(bank, b), groups, batches.at, Plan(self.steps), state, key, tick)
         return skill.detach(), log
-
-
-def bank_loss(bank: SkillBank, batch: Batch, alpha: Tensor | None = None) -> Tensor:
-    """Nats per labelled token of `batch` with the bank's skills at strength `alpha`."""
-    with bank.on(alpha):
-        hidden = bank.base.hidden(batch.tokens)
-    return cross_entropy(bank.base, hidden.flatten(0, 1)[batch.rows], batch.labels)
-
-
-@torch.inference_mode()
-def mean_loss(bank: SkillBank, examples: Sequence[Example], alpha: Tensor | None = None, size: int = 16) -> float:
-    """Nats per labelled token over all of `examples`."""
-    batches = Batches(bank.base, sorted(examples, key=lambda e: len(e.prompt)), size, seed=0)
-    total = count = 0.0
-    for start in range(0, len(batches.pairs), size):
-        batch = batches.collate(batches.pairs[start : start + size])
-        total += bank_loss(bank, batch, alpha).item() * len(batch.labels)
-        count += len(batch.labels)
-    return total / count
