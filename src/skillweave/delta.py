@@ -1,4 +1,7 @@
-"""LowRank: a change of weights held as factors, ΔW = scale · B A for each linear layer it touches."""
+"""LowRank: a change of weights held as factors, ΔW = scale · B A for each linear layer it touches, and its exact algebra.
+
+Sums, scales, inner products and energies are taken in the factors; ΔW itself (outside x inside) is never formed for them.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,12 +27,34 @@ class Factors:
     def rank(self) -> int:
         return self.a.shape[0]
 
+    def dense(self) -> Float[Tensor, "outside inside"]:
+        """ΔW itself, in fp32."""
+        return self.scale * (self.b.float() @ self.a.float())
+
+    def inner(self, other: "Factors") -> float:
+        """⟨ΔW, ΔW'⟩ = Σ (A A'ᵀ) ∘ (Bᵀ B'), times both scales."""
+        a, b = self.a.double() @ other.a.double().t(), self.b.double().t() @ other.b.double()
+        return self.scale * other.scale * float((a * b).sum())
+
 
 @dataclass(frozen=True)
 class LowRank:
     """A skill's weights: factors by the name of the linear layer."""
 
     factors: Mapping[str, Factors]
+
+    def scaled(self, by: float) -> "LowRank":
+        """by · ΔW; a negative number takes the skill away."""
+        return LowRank({s: Factors(f.a, f.b, f.scale * by) for s, f in self.factors.items()})
+
+    def inner(self, other: "LowRank") -> float:
+        """⟨ΔW, ΔW'⟩ over all layers that both change."""
+        return sum(f.inner(other.factors[slot]) for slot, f in self.factors.items() if slot in other.factors)
+
+    @property
+    def energy(self) -> float:
+        """‖ΔW‖², the sum of squares of all its entries."""
+        return self.inner(self)
 
     @property
     def rank(self) -> int:
@@ -73,3 +98,18 @@ def weighted_sum(parts: Sequence[tuple[LowRank, Mapping[str, float]]]) -> LowRan
         b = torch.cat([f.b.float() * (f.scale * weight) for f, weight in here], 1)
         factors[slot] = Factors(a, b)
     return LowRank(factors)
+
+
+def cosines(skills: Sequence[LowRank]) -> Float[Tensor, "skill skill"]:
+    """Cosine between the changes of every two skills, over all weights of the model; 0 where one changes nothing."""
+    inner = torch.zeros(len(skills), len(skills), dtype=torch.float64)
+    for slot in dict.fromkeys(slot for skill in skills for slot in skill.factors):
+        here = [(k, skill.factors[slot]) for k, skill in enumerate(skills) if slot in skill.factors]
+        a = torch.cat([f.a.float() for _, f in here])  # (ranks, inside)
+        b = torch.cat([f.b.float() * f.scale for _, f in here], 1)  # (outside, ranks)
+        owner = torch.repeat_interleave(torch.tensor([k for k, _ in here]), torch.tensor([f.rank for _, f in here]))
+        product = ((a @ a.t()) * (b.t() @ b)).double()  # (ranks, ranks)
+        rows = torch.zeros(len(skills), len(owner), dtype=torch.float64).index_add_(0, owner, product)
+        inner += torch.zeros_like(inner).index_add_(1, owner, rows)
+    norm = inner.diagonal().clamp(min=0).sqrt()
+    return torch.where((norm[:, None] * norm) > 0, inner / (norm[:, None] * norm), 0.0)

@@ -1,0 +1,117 @@
+"""Several skills merged into one: exactly, then cut to the best change of its rank, without ever forming ΔW.
+
+    ΔW = Σ_k w_k s_k B_k A_k = B A,   with B = [w_k s_k B_k] (outside x R) and A the stacked A_k (R x inside)
+
+The singular values and vectors of B A are those of a small core: with the Gram matrices G_a = A Aᵀ and G_b = Bᵀ B = Lᵀ L (all
+R x R, in fp64), Lᵀ's image of ΔW ΔWᵀ is L G_a Lᵀ = U S² Uᵀ. By Eckart and Young (1936) the best change of rank k is then
+
+    B' = B G_a Lᵀ U_k S_k^(-3/2),   A' = S_k^(-1/2) U_kᵀ L A
+
+for 2 (m + n) R² operations and no memory beyond the factors. The energy that is kept, Σ_k S² / trace(G_a G_b), comes for free.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..delta import Factors, LowRank, weighted_sum
+from ..errors import BadOption
+
+NOISE = 1e-7
+"""Singular values below this share of ‖B‖ ‖A‖ are rounding errors of fp32 factors."""
+
+Rank = int | float | None
+"""How much of a merged change to keep: that rank, that share of each layer's energy, or (None) all of it."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a layer's merged change kept of the exact one."""
+
+    rank: int
+    full: int
+    """Rank of the exact sum: the ranks of the parts together."""
+    energy: float
+    """‖ΔW‖² of the exact sum."""
+    share: float
+    """Of that energy, kept: in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One skill made of several, and how far it is from their exact sum."""
+
+    skill: LowRank
+    layers: Mapping[str, Kept]
+
+    @property
+    def share(self) -> float:
+        """Kept energy of all layers together, in [0, 1]."""
+        total = sum(layer.energy for layer in self.layers.values())
+        return sum(layer.energy * layer.share for layer in self.layers.values()) / total if total else 1.0
+
+    @property
+    def residual(self) -> float:
+        """‖merged - exact‖ / ‖exact‖ over all layers, unitless."""
+        return math.sqrt(max(0.0, 1 - self.share))
+
+
+def merge(skills: Sequence[LowRank], weights: Sequence[float], rank: Rank = None) -> Merged:
+    """Σ weight · ΔW of `skills`, cut to `rank`. Skills may differ in ranks and in the layers they change."""
+    if len(skills) != len(weights):
+        raise BadOption(f"{len(weights)} weights were given for {len(skills)} skills.", "give one weight a skill")
+    check_rank(rank)
+    exact = weighted_sum([(s, dict.fromkeys(s.factors, float(w))) for s, w in zip(skills, weights, strict=True)])
+    if rank is None:
+        return Merged(exact, {slot: Kept(f.rank, f.rank, f.inner(f), 1.0) for slot, f in exact.factors.items()})
+    cut = {slot: truncate(f, rank) for slot, f in exact.factors.items()}
+    return Merged(LowRank({slot: f for slot, (f, _) in cut.items()}), {slot: kept for slot, (_, kept) in cut.items()})
+
+
+def check_rank(rank: Rank) -> None:
+    """Raises BadOption unless it is None, a whole number from 1 on, or a share in (0, 1]."""
+    if isinstance(rank, float) and not 0 < rank <= 1:
+        raise BadOption(f"the energy to keep is {rank:g}, but has to be above 0 and at most 1.", "write it as in energy:0.99")
+    if isinstance(rank, int) and rank < 1:
+        raise BadOption(f"the rank is {rank}, but has to be at least 1.")
+
+
+def truncate(f: Factors, rank: int | float) -> tuple[Factors, Kept]:
+    """The best change of `rank` (or of that share of the energy), singular values halved between the two factors."""
+    a, b = f.a.float(), f.b.float() * f.scale
+    if f.rank > a.shape[1]:  # more directions than there are: the product is the smaller thing
+        a, b = torch.eye(a.shape[1]), b @ a
+    elif f.rank > b.shape[0]:
+        a, b = b @ a, torch.eye(b.shape[0])
+    wide_a, wide_b = a.double(), b.double()
+    gram_a, gram_b = wide_a @ wide_a.t(), wide_b.t() @ wide_b
+    energy = float((gram_a * gram_b).sum())
+    root = _root(gram_b)  # L
+    squares, u = torch.linalg.eigh(root @ gram_a @ root.t())
+    squares, u = squares.flip(0).clamp(min=0), u.flip(1)  # the largest first
+    real = int((squares > NOISE**2 * gram_a.trace() * gram_b.trace()).sum())
+    k = max(1, min(real, rank if isinstance(rank, int) else _enough(squares, rank)))
+    if not real:  # the parts cancel: a change of zero, of rank one because every adapter has a rank
+        return Factors(torch.zeros_like(a[:1]), torch.zeros_like(b[:, :1])), Kept(1, f.rank, energy, 1.0)
+    u, half = u[:, :k], squares[:k] ** 0.25  # √S
+    left, right = gram_a @ root.t() @ u / half**3, (u.t() @ root) / half[:, None]
+    share = min(1.0, float(squares[:k].sum() / squares.sum()))
+    return Factors((right.float() @ a).contiguous(), (b @ left.float()).contiguous()), Kept(k, f.rank, energy, share)
+
+
+def _root(gram: Tensor) -> Tensor:
+    """L with Lᵀ L = gram."""
+    upper, failed = torch.linalg.cholesky_ex(gram, upper=True)
+    if not failed and bool(torch.isfinite(upper).all()):
+        return upper
+    values, vectors = torch.linalg.eigh(gram)  # some columns depend on each other
+    return values.clamp(min=0).sqrt()[:, None] * vectors.t()
+
+
+def _enough(squares: Tensor, share: float) -> int:
+    """The smallest rank that keeps `share` of the energy."""
+    kept = squares.cumsum(0) / squares.sum()
+    return int((kept < share * (1 - 1e-12)).sum()) + 1
