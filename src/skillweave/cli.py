@@ -4,10 +4,8 @@ Answers go to stdout, everything said about them to stderr. Exit codes: 0 done, 
 3 refused by a guard, 4 measured and below what was asked, 130 interrupted. Nothing heavy is imported before a command needs it.
 """
 
-import importlib
 import json
 import os
-import pkgutil
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -309,13 +307,27 @@ def papers(query: str = "", /, *, common: Common = Common()) -> int:
 
 
 @app.command(sort_key=8)
-def reproduce(number: int, /, *, common: Common = Common()) -> int:
-    """Reproduce a paper at small scale.
+def reproduce(
+    number: int,
+    /,
+    *,
+    effort: Literal["quick", "paper"] = "quick",
+    seeds: Annotated[int | None, Parameter(show_default=False)] = None,
+    out: Annotated[Path | None, Parameter(metavar="FILE", show_default=False)] = None,
+    common: Common = Common(),
+) -> int:
+    """Reproduce a paper at small scale; exit code 4 when its effect was not seen.
 
     Parameters
     ----------
     number
         The paper's number, as in `skillweave papers`.
+    effort
+        quick shows it in minutes with one seed; paper is what `results/` holds.
+    seeds
+        How many seeds, from --seed on; the effort decides if not given.
+    out
+        A result file (JSON) to write.
     """
     from .papers.catalog import get, load
 
@@ -325,17 +337,15 @@ def reproduce(number: int, /, *, common: Common = Common()) -> int:
         hint = f"{paper.command} uses its method" if paper.command else "skillweave papers shows how far each one is"
         raise SkillweaveError(f"paper {number} has no reproduction yet; papers that have one: {built}.", hint)
     words = shlex.split(paper.command)[1:]
-    if words[:1] == ["reproduce"]:
-        return common.show(_paper_module(number).reproduce(library=common.library, seed=common.seed))
-    json = ["--json"] if common.json else []
-    return app([*words, *json, "--library", str(common.library), "--seed", str(common.seed)])
+    if words[:1] != ["reproduce"]:
+        json = ["--json"] if common.json else []
+        return app([*words, *json, "--library", str(common.library), "--seed", str(common.seed)])
+    if seeds is not None and seeds < 1:
+        raise BadOption(f"seeds is {seeds}, but has to be at least 1.")
+    from .papers import reproduction
 
-
-def _paper_module(number: int):
-    from . import papers as room
-
-    name = next(m.name for m in pkgutil.iter_modules(room.__path__) if m.name.startswith(f"p{number:02d}_"))
-    return importlib.import_module(f"{room.__name__}.{name}")
+    how = {"library": common.library, "seed": common.seed, "seeds": seeds, "out": out}
+    return common.show(reproduction.reproduce(number, effort, **how))
 
 
 @app.command(sort_key=9)

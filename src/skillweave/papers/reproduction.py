@@ -1,0 +1,112 @@
+"""One way to run a paper's claim at small scale: criterion first, several seeds, every arm's numbers with an interval.
+
+A file `pNN_name.py` holds what is that paper's alone:
+
+    CRITERION   what decides, written down before anything was run (from the paper's card)
+    LIMITS      what this scale cannot show
+    EFFORTS     {"quick": …, "paper": …}: how much of everything, each with `seeds`
+    seed(effort, seed, tick)   one seed of all arms -> {arm: {metric: number}}, a pure function of its arguments
+    judge(runs)                the verdict over the seeds: holds, partly, does not hold
+"""
+
+import importlib
+import pkgutil
+import re
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import __version__, papers
+from ..errors import NotFound
+from ..files import sha256_json
+from ..jobs import Job, run_jobs
+from ..measure.stats import student
+from ..record import write_result
+from ..result import Estimate, Table
+from .catalog import get
+
+EFFORTS = ("quick", "paper")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What a paper's claim looks like here."""
+
+    paper: int
+    title: str
+    effort: str
+    seeds: tuple[int, ...]
+    arms: Mapping[str, Mapping[str, Estimate]]
+    """Every metric of every arm: mean over the seeds with a 95 % interval (Student's t; none for one seed)."""
+    criterion: str
+    verdict: str
+    """holds, partly, does not hold."""
+    limits: str
+    minutes: float
+    """Of this run, on the clock."""
+
+    @property
+    def exit_code(self) -> int:
+        """4 when the effect was not seen."""
+        return 4 if self.verdict == "does not hold" else 0
+
+    def table(self) -> Table:
+        metrics = list(dict.fromkeys(metric for arm in self.arms.values() for metric in arm))
+        rows = tuple((name, *(arm.get(metric) for metric in metrics)) for name, arm in self.arms.items())
+        note = f"verdict: {self.verdict}\ncriterion: {self.criterion}\nlimits: {self.limits}\n{self.minutes:.1f} minutes"
+        return Table(("arm", *metrics), rows, title=f"{self.paper}. {self.title} ({self.effort})", note=note)
+
+
+def reproduce(
+    number: int, effort: str = "quick", *, library: Path, seed: int = 0, seeds: int | None = None, out: Path | None = None
+) -> Reproduction:
+    """Run the reproduction of paper `number`; what is done stays done when it is interrupted. `out` is a result file to write."""
+    paper, module = get(number), load(number)
+    how, began = module.EFFORTS[effort], time.monotonic()
+    numbers = tuple(range(seed, seed + (seeds or how.seeds)))
+    folder = Path(library) / ".work" / f"reproduce-{number}-{sha256_json([__version__, effort, vars(how)])[:12]}"
+    jobs = [Job(f"seed {n}", module.seed, {"effort": how, "seed": n}, steps=getattr(how, "ticks", 1)) for n in numbers]
+    answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})")
+    runs = [answers[job.name] for job in jobs]
+    report = Reproduction(
+        number, paper.title, effort, numbers, summary(runs), module.CRITERION, module.judge(runs), module.LIMITS,
+        (time.monotonic() - began) / 60,
+    )  # fmt: skip
+    if out is not None:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        write_result(
+            out,
+            name=out.stem,
+            kind="reproduction",
+            command=f"skillweave reproduce {number} --effort {effort} --seeds {len(numbers)} --out {out}",
+            seeds=numbers,
+            cpu_minutes=(used.ru_utime + used.ru_stime) / 60,
+            verdict=report.verdict,
+            values={
+                "criterion": report.criterion,
+                "limits": report.limits,
+                "arms": {name: {metric: _shown(e) for metric, e in arm.items()} for name, arm in report.arms.items()},
+                "runs": runs,
+            },
+        )
+    return report
+
+
+def load(number: int):
+    """The module of a paper. Raises NotFound, naming those that have one."""
+    names = [module.name for module in pkgutil.iter_modules(papers.__path__)]
+    found = {int(name[1:3]): name for name in names if re.match(r"p\d\d_", name)}
+    if number not in found:
+        raise NotFound("reproduction of paper", str(number), map(str, found), hint="skillweave papers shows how far each is")
+    return importlib.import_module(f"{papers.__name__}.{found[number]}")
+
+
+def summary(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:
+    """Every metric of every arm over the seeds."""
+    return {arm: {m: student([run[arm][m] for run in runs]) for m in metrics} for arm, metrics in runs[0].items()}
+
+
+def _shown(estimate: Estimate) -> dict[str, float]:
+    return {"mean": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
