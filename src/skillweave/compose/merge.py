@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..delta import Factors, LowRank, weighted_sum
@@ -115,3 +116,21 @@ def _enough(squares: Tensor, share: float) -> int:
     """The smallest rank that keeps `share` of the energy."""
     kept = squares.cumsum(0) / squares.sum()
     return int((kept < share * (1 - 1e-12)).sum()) + 1
+
+
+def cut_dense(change: Float[Tensor, "outside inside"], rank: int | float) -> tuple[Factors, Kept]:
+    """The best factors of `rank` (or of that share of the energy) for a change that is there in full."""
+    tall = change.shape[0] >= change.shape[1]
+    narrow = change if tall else change.t()
+    wide = narrow.double()
+    squares, v = torch.linalg.eigh(wide.t() @ wide)
+    squares, v = squares.flip(0).clamp(min=0), v.flip(1)
+    energy = float(wide.square().sum())
+    if not energy:
+        empty = Factors(torch.zeros(1, change.shape[1]), torch.zeros(change.shape[0], 1))
+        return empty, Kept(1, min(change.shape), 0.0, 1.0)
+    k = min(len(squares), rank if isinstance(rank, int) else _enough(squares, rank), int((squares > NOISE**2 * energy).sum()))
+    half = squares[:k] ** 0.25
+    inner, outer = (v[:, :k] * half).float(), narrow @ (v[:, :k] / half).float()  # (narrow side, rank), (long side, rank)
+    a, b = (inner.t(), outer) if tall else (outer.t(), inner)
+    return Factors(a.contiguous(), b.contiguous()), Kept(k, len(squares), energy, min(1.0, float(squares[:k].sum()) / energy))
