@@ -49,7 +49,7 @@ class LowRank:
 
     def inner(self, other: "LowRank") -> float:
         """⟨ΔW, ΔW'⟩ over all layers that both change."""
-        return sum(f.inner(other.factors[slot]) for slot, f in self.factors.items() if slot in other.factors)
+        return float(sum(f.inner(other.factors[slot]) for slot, f in self.factors.items() if slot in other.factors))
 
     @property
     def energy(self) -> float:

@@ -1,5 +1,7 @@
 """Each way of thinning out is held against its paper's definition, written out over the full matrices."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skillweave.compose.merge import cut_dense
-from skillweave.compose.thin import Thinned, band, drop, elected, magprune, threshold, trim
+from skillweave.compose.sum import Subtract, Sum
+from skillweave.compose.thin import (
+    Breadcrumbs,
+    Dare,
+    Della,
+    Knots,
+    Magnitude,
+    Ties,
+    band,
+    drop,
+    elected,
+    magprune,
+    threshold,
+    trim,
+)
 from skillweave.delta import Factors, LowRank
 from skillweave.errors import BadOption
 
@@ -50,14 +66,14 @@ def ties(vectors, density, weights):
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.5, 2.0, -1.0]])
 def test_ties_is_the_papers(density, weights):
     skills = [made(seed) for seed in range(3)]
-    merged = Thinned("trim", elect=True, density=density).merge(skills, weights, rank=1.0)
+    merged = Ties(tuple(weights), energy=1.0, density=density).merge(skills)
     assert np.allclose(flat(merged.skill), ties([flat(s) for s in skills], density, weights), atol=1e-5)
 
 
 def test_the_threshold_of_a_layer_is_its_own():
     big = LowRank({s: Factors(f.a, f.b, f.scale * (100 if s == "one" else 1)) for s, f in made(0).factors.items()})
-    whole = Thinned("trim", density=0.5).merge([big], [1.0], 1.0).skill
-    each = Thinned("trim", density=0.5, scope="layer").merge([big], [1.0], 1.0).skill
+    whole = Magnitude(energy=1.0, density=0.5).merge([big]).skill
+    each = Magnitude(energy=1.0, density=0.5, scope="layer").merge([big]).skill
     assert float((whole.factors["two"].dense().abs() > 1e-5).float().mean()) < 0.1
     assert float((each.factors["two"].dense().abs() > 1e-5).float().mean()) == pytest.approx(0.5, abs=0.01)
 
@@ -105,7 +121,7 @@ def test_election_counts_only_those_who_agree():
 def test_knots_is_ties_in_the_common_basis():
     """The oracle forms [ΔW_1 ΔW_2 …] and takes its SVD in fp64."""
     skills = [made(seed, rank=2) for seed in range(3)]
-    merged = Thinned("trim", elect=True, density=0.3, scope="layer", shared=True).merge(skills, [1.0] * 3, 1.0).skill
+    merged = Knots(energy=1.0, density=0.3, scope="layer").merge(skills).skill
     for slot in SHAPES:
         u, _, _ = np.linalg.svd(
             np.concatenate([s.factors[slot].dense().double().numpy() for s in skills], 1), full_matrices=False
@@ -117,10 +133,10 @@ def test_knots_is_ties_in_the_common_basis():
         assert merged.factors[slot].rank <= 6
 
 
-@pytest.mark.parametrize("by", ["trim", "drop", "magprune", "band"])
-def test_everything_stays_at_density_one(by):
+@pytest.mark.parametrize("way", [Magnitude, Dare, partial(Breadcrumbs, outliers=0.0)])
+def test_everything_stays_at_density_one(way):
     skills = [made(0), made(1, rank=2, slots=["two"])]
-    merged = Thinned(by, density=1.0, window=0.0, outliers=0.0).merge(skills, [0.5, -2.0], 1.0).skill
+    merged = way((0.5, -2.0), energy=1.0, density=1.0).merge(skills).skill
     assert torch.allclose(merged.factors["one"].dense(), 0.5 * skills[0].factors["one"].dense(), atol=1e-5)
     two = 0.5 * skills[0].factors["two"].dense() - 2 * skills[1].factors["two"].dense()
     assert torch.allclose(merged.factors["two"].dense(), two, atol=1e-5)
@@ -128,16 +144,16 @@ def test_everything_stays_at_density_one(by):
 
 def test_the_seed_decides():
     skills = [made(0), made(1)]
-    one, again, other = (Thinned("drop", density=0.5).merge(skills, [1.0, 1.0], seed=seed).skill for seed in (3, 3, 4))
+    one, again, other = (Dare().merge(skills, seed).skill for seed in (3, 3, 4))
     assert torch.equal(one.factors["one"].a, again.factors["one"].a)
     assert not torch.equal(one.factors["one"].dense(), other.factors["one"].dense())
 
 
-@pytest.mark.parametrize(("rank", "most"), [(None, 8), (3, 3), (1.0, 12)])
-def test_the_rank_that_is_kept(rank, most):
-    merged = Thinned("trim", density=0.5).merge([made(0), made(1)], [1.0, 1.0], rank)
+@pytest.mark.parametrize(("options", "most"), [({}, 8), ({"rank": 3}, 3), ({"energy": 1.0}, 12)])
+def test_the_rank_that_is_kept(options, most):
+    merged = Magnitude(density=0.5, **options).merge([made(0), made(1)])
     assert {f.rank for f in merged.skill.factors.values()} == {most}
-    assert merged.share == pytest.approx(1.0) if rank == 1.0 else 0.2 < merged.share < 1
+    assert merged.share == pytest.approx(1.0) if "energy" in options else 0.2 < merged.share < 1
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (5, 9), (6, 6)])
@@ -147,7 +163,7 @@ def test_a_dense_change_is_cut_at_its_best(shape):
     for rank in (1, 3, 5):
         f, kept = cut_dense(change, rank)
         assert f.rank == rank == kept.rank
-        assert (f.dense() - change).norm() == pytest.approx(values[rank:].norm(), abs=1e-5)
+        assert float((f.dense() - change).norm()) == pytest.approx(float(values[rank:].norm()), abs=1e-5)
         assert kept.share == pytest.approx(float(values[:rank].square().sum() / values.square().sum()), abs=1e-6)
     assert not cut_dense(torch.zeros(shape), 3)[0].dense().any()
 
@@ -155,16 +171,28 @@ def test_a_dense_change_is_cut_at_its_best(shape):
 @pytest.mark.parametrize(
     ("way", "words"),
     [
-        (Thinned("trim", density=0.0), "density is 0"),
-        (Thinned("trim", density=1.5), "density is 1.5"),
-        (Thinned("magprune", density=0.2, window=0.3), "window is 0.3, but at density 0.2 it can be at most 0.2"),
-        (Thinned("band", density=0.9, outliers=0.2), "outliers is 0.2"),
-        (Thinned("trim", scope="block"), "scope is `block`"),
+        (Ties(density=0.0), "density is 0"),
+        (Dare(density=1.5), "density is 1.5"),
+        (Della(density=0.2, window=0.3), "window is 0.3, but at density 0.2 it can be at most 0.2"),
+        (Breadcrumbs(density=0.9, outliers=0.2), "outliers is 0.2"),
+        (Magnitude(scope="block"), "scope is `block`"),
+        (Ties((1.0, 2.0)), "2 weights were given for 1 skills"),
+        (Sum(rank=4, energy=0.5), "both rank 4 and energy 0.5"),
+        (Sum(rank=-1), "rank is -1"),
+        (Sum(energy=1.5), "energy is 1.5"),
+        (Subtract((1.0,)), "subtract takes no weights"),
     ],
 )
 def test_numbers_that_cannot_be(way, words):
     with pytest.raises(BadOption, match=words):
-        way.merge([made(0)], [1.0])
+        way.merge([made(0)])
+
+
+def test_subtraction_takes_the_others_away():
+    one, two = made(0), made(1)
+    left = Subtract(strength=0.5).merge([one, two]).skill.factors["one"].dense()
+    assert torch.allclose(left, one.factors["one"].dense() - 0.5 * two.factors["one"].dense(), atol=1e-5)
+    assert torch.allclose(Subtract().merge([one]).skill.factors["one"].dense(), -one.factors["one"].dense(), atol=1e-5)
 
 
 def test_trim_keeps_what_reaches():

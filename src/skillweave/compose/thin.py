@@ -5,8 +5,8 @@ its paper defines it:
 
     trim         the largest share of the entries stays (over all layers of a skill together, or in each layer)
     drop         a random share stays, divided by that share: DARE (2311.03099)
-    magprune     as drop, but in each row the larger are likelier to stay, between density - window and density + window, and each
-                 is divided by its own probability: DELLA (2406.11617)
+    magprune     as drop, but in each row the larger are likelier to stay, with probabilities from density - window to density +
+                 window, and each is divided by its own: DELLA (2406.11617)
     band         the smallest and the few largest of each layer go: Model Breadcrumbs (2312.06795)
 
 and what is left is summed, or *elected* (TIES, 2306.01708): the sign of each entry is that of the sum of all skills, and the
@@ -14,8 +14,9 @@ entry is the mean of those skills that have this sign. KnOTS (2410.19735) does t
 column space of [ΔW_1 ΔW_2 …], which the factors B give without any ΔW.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,51 +25,39 @@ from torch import Tensor
 
 from ..delta import Factors, LowRank
 from ..errors import BadOption
-from .merge import Kept, Merged, Rank, check_rank, cut_dense
+from .merge import Kept, Merged, Merging, cut_dense
 
 Change = Float[Tensor, "outside inside"]
+Changes = Callable[[], Iterable[Tensor]]
+"""Gives the changes of all layers of a skill, each time it is called."""
 
 
 @dataclass(frozen=True)
-class Thinned:
-    """How changes are thinned out, and how what is left becomes one."""
+class Thinned(Merging):
+    """What all of these share: thin out each change, then make one of what is left."""
 
-    by: str
-    """trim, drop, magprune, band."""
-    elect: bool = False
-    """Whether signs are elected (TIES); else the rest is summed."""
     density: float = 0.2
     """Share of the entries that stays, in (0, 1]."""
-    window: float = 0.1
-    """Of magprune: how far the probability to stay goes above and below `density`; at most the smaller of it and 1 - it."""
-    outliers: float = 0.01
-    """Of band: share of the largest entries that go."""
-    scope: str = "model"
-    """Of trim: `model`, over all layers of a skill together, or `layer`."""
-    shared: bool = False
+    elect: ClassVar[bool] = False
+    """Whether signs are elected (TIES); else the rest is summed."""
+    shared: ClassVar[bool] = False
     """Whether all this happens in the skills' common basis (KnOTS)."""
 
-    def merge(self, skills: Sequence[LowRank], weights: Sequence[float], rank: Rank = None, seed: int = 0) -> Merged:
-        """One skill from several; `rank` None keeps as much rank as the exact sum would have. Raises BadOption."""
+    def merge(self, skills: Sequence[LowRank], seed: int = 0) -> Merged:
+        """One skill from several; without `rank` or `energy` it has the rank of their exact sum."""
         self.check()
-        check_rank(rank)
-        if len(skills) != len(weights):
-            raise BadOption(f"{len(weights)} weights were given for {len(skills)} skills.", "give one weight a skill")
+        weights, rank = self.strengths(len(skills)), self.kept
         draw = torch.Generator().manual_seed(seed)
         slots = list(dict.fromkeys(slot for skill in skills for slot in skill.factors))
-        bases = {
-            slot: _basis([s.factors[slot] for s in skills if slot in s.factors]) if self.shared else None for slot in slots
-        }
-        enough = [self._enough(skill, bases) for skill in skills]
+        bases = {slot: self._basis([s.factors[slot] for s in skills if slot in s.factors]) for slot in slots}
+        enough = [self.enough(lambda s=s: (_seen(f, bases[slot]) for slot, f in s.factors.items())) for s in skills]
         factors: dict[str, Factors] = {}
         layers: dict[str, Kept] = {}
         for slot in slots:
             here = [k for k, skill in enumerate(skills) if slot in skill.factors]
-            stack = torch.stack(
-                [_seen(skills[k].factors[slot], bases[slot]) for k in here]
-            )  # (skill, outside or basis, inside)
+            stack = torch.stack([_seen(skills[k].factors[slot], bases[slot]) for k in here])
             for change, k in zip(stack, here, strict=True):
-                change.copy_(self._thin(change, draw, enough[k]) * weights[k])
+                change.copy_(self.thin(change, enough[k], draw) * weights[k])
             total = elected(stack) if self.elect else stack.sum(0)
             total = total if bases[slot] is None else bases[slot] @ total
             most = sum(skills[k].factors[slot].rank for k in here)
@@ -79,29 +68,101 @@ class Thinned:
         """Raises BadOption when the numbers cannot be."""
         if not 0 < self.density <= 1:
             raise BadOption(f"density is {self.density:g}, but has to be above 0 and at most 1.")
-        if self.by == "magprune" and not 0 <= self.window <= min(self.density, 1 - self.density):
-            raise BadOption(f"window is {self.window:g}, but at density {self.density:g} it can be at most "
-                            f"{min(self.density, 1 - self.density):g}.")  # fmt: skip
-        if self.by == "band" and not 0 <= self.outliers < 1 - self.density + 1e-9:
-            raise BadOption(
-                f"outliers is {self.outliers:g}, but with density {self.density:g} only {1 - self.density:g} can go."
-            )
+
+    def enough(self, changes: Changes) -> float | None:
+        """The size from which all of a skill's entries stay, if that is how they are chosen."""
+        return None
+
+    def thin(self, change: Change, enough: float | None, draw: torch.Generator) -> Change:
+        raise NotImplementedError
+
+    def _basis(self, parts: Sequence[Factors]) -> Tensor | None:
+        return common_basis(parts) if self.shared else None
+
+
+@dataclass(frozen=True)
+class Magnitude(Thinned):
+    """The largest entries of each skill, summed."""
+
+    scope: str = "model"
+    """Where they are the largest: `model`, in all layers of a skill together, or `layer`, in each."""
+
+    def check(self) -> None:
+        super().check()
         if self.scope not in ("model", "layer"):
             raise BadOption(f"scope is `{self.scope}`, but can only be model or layer.")
 
-    def _enough(self, skill: LowRank, bases: Mapping[str, Tensor | None]) -> float | None:
-        """The size from which a skill's entries stay, where that is one for all layers."""
-        if self.by != "trim" or self.scope != "model":
-            return None
-        return threshold(lambda: (_seen(f, bases[slot]) for slot, f in skill.factors.items()), self.density)
+    def enough(self, changes: Changes) -> float | None:
+        return threshold(changes, self.density) if self.scope == "model" else None
 
-    def _thin(self, change: Change, draw: torch.Generator, enough: float | None) -> Change:
-        if self.by == "trim":
-            return trim(change, threshold(lambda: [change], self.density) if enough is None else enough)
-        if self.by == "drop":
-            return drop(change, self.density, draw)
-        if self.by == "magprune":
-            return magprune(change, self.density, self.window, draw)
+    def thin(self, change: Change, enough: float | None, draw: torch.Generator) -> Change:
+        return trim(change, threshold(lambda: [change], self.density) if enough is None else enough)
+
+
+@dataclass(frozen=True)
+class Ties(Magnitude):
+    """The largest entries of each skill, signs elected."""
+
+    elect: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Knots(Ties):
+    """TIES in the basis that the skills share."""
+
+    shared: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Dare(Thinned):
+    """Random entries of each skill, rescaled and summed."""
+
+    density: float = 0.5
+
+    def thin(self, change: Change, enough: float | None, draw: torch.Generator) -> Change:
+        return drop(change, self.density, draw)
+
+
+@dataclass(frozen=True)
+class DareTies(Dare):
+    """Random entries of each skill, rescaled, signs elected."""
+
+    elect: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Della(Thinned):
+    """Random entries of each skill, the larger likelier, rescaled, signs elected."""
+
+    density: float = 0.5
+    window: float = 0.1
+    """How far the probability to stay goes above and below `density`."""
+    elect: ClassVar[bool] = True
+
+    def check(self) -> None:
+        super().check()
+        most = min(self.density, 1 - self.density)
+        if not 0 <= self.window <= most:
+            raise BadOption(f"window is {self.window:g}, but at density {self.density:g} it can be at most {most:g}.")
+
+    def thin(self, change: Change, enough: float | None, draw: torch.Generator) -> Change:
+        return magprune(change, self.density, self.window, draw)
+
+
+@dataclass(frozen=True)
+class Breadcrumbs(Thinned):
+    """Entries of middling size of each layer, summed."""
+
+    density: float = 0.15
+    outliers: float = 0.007
+    """Share of the largest entries that go."""
+
+    def check(self) -> None:
+        super().check()
+        if not 0 <= self.outliers <= 1 - self.density:
+            raise BadOption(f"outliers is {self.outliers:g}, but density {self.density:g} leaves {1 - self.density:g} to go.")
+
+    def thin(self, change: Change, enough: float | None, draw: torch.Generator) -> Change:
         return band(change, self.density, self.outliers)
 
 
@@ -137,11 +198,11 @@ def elected(stack: Float[Tensor, "skill outside inside"]) -> Change:
     return agree.sum(0) / (agree != 0).sum(0).clamp(min=1)
 
 
-def threshold(changes: Callable[[], Iterable[Tensor]], density: float) -> float:
+def threshold(changes: Changes, density: float) -> float:
     """The size that just the share `density` of all entries of `changes` reach; exact, in two passes that hold one change.
 
-    Positive floats are ordered as their bits are: the first pass counts by the upper half of the bits, the second looks into the
-    one bin that matters.
+    Positive floats are ordered as their bits are: the first pass counts by the upper half of the bits, the second looks into
+    the one bin that matters.
     """
     counts = torch.zeros(1 << 15, dtype=torch.int64)
     for change in changes():
@@ -160,7 +221,7 @@ def _bits(change: Tensor) -> Tensor:
     return change.abs().flatten().view(torch.int32)
 
 
-def _basis(parts: Sequence[Factors]) -> Float[Tensor, "outside basis"]:
+def common_basis(parts: Sequence[Factors]) -> Float[Tensor, "outside basis"]:
     """Left singular vectors of [ΔW_1 ΔW_2 …]: with the stacked factors B = Q R, those of Q (R diag(s² A Aᵀ) Rᵀ) Qᵀ."""
     q, r = torch.linalg.qr(torch.cat([f.b.double() for f in parts], 1))
     middle = torch.block_diag(*[f.scale**2 * f.a.double() @ f.a.double().t() for f in parts])
