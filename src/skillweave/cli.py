@@ -277,6 +277,7 @@ def _blanks_kept(lines: Iterable[str], answers: Iterable[str]) -> Iterator[str]:
     return (next(left) if line.strip() else "" for line in lines)
 
 
+app.command("skillweave.cli_merge:merge", name="merge", help="Merge adapters into one; no model is loaded.", sort_key=4.5)
 app.command("skillweave.cli_library:app", name="library", help="Look after the library.", sort_key=5)
 app.command("skillweave.cli_tasks:app", name="tasks", help="List the tasks, or show examples of one.", sort_key=6)
 
