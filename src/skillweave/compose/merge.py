@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..base import Base
 from ..composition import Composition
-from ..delta import Factors, LowRank, weighted_sum
+from ..delta import Factors, LowRank, stacked
 from ..errors import BadOption
 from ..learn.loop import Log, Tick
 from ..task import Example
@@ -116,11 +116,12 @@ class Merging:
 
 def merge(skills: Sequence[LowRank], weights: Sequence[float], rank: Rank = None) -> Merged:
     """Σ weight · ΔW of `skills`, cut to `rank`. Skills may differ in ranks and in the layers they change."""
-    exact = weighted_sum([(s, dict.fromkeys(s.factors, float(w))) for s, w in zip(skills, weights, strict=True)])
-    if rank is None:
-        return Merged(exact, {slot: Kept(f.rank, f.rank, f.inner(f), 1.0) for slot, f in exact.factors.items()})
-    cut = {slot: truncate(f, rank) for slot, f in exact.factors.items()}
-    return Merged(LowRank({slot: f for slot, (f, _) in cut.items()}), {slot: kept for slot, (_, kept) in cut.items()})
+    factors: dict[str, Factors] = {}
+    layers: dict[str, Kept] = {}
+    for slot in dict.fromkeys(slot for skill in skills for slot in skill.factors):
+        f = stacked([(s.factors[slot], float(w)) for s, w in zip(skills, weights, strict=True) if slot in s.factors])
+        factors[slot], layers[slot] = (f, Kept(f.rank, f.rank, f.inner(f), 1.0)) if rank is None else truncate(f, rank)
+    return Merged(LowRank(factors), layers)
 
 
 def truncate(f: Factors, rank: int | float) -> tuple[Factors, Kept]:
