@@ -13,7 +13,7 @@ from . import gemma
 from .carried import carried_by, fingerprint, seen_by
 from .errors import BadData, BadOption, BaseMismatch, LibraryError, NotFound
 from .files import sha256_json
-from .library import Library
+from .library import ALONE, Library
 from .methods import method_of
 from .progress import progress, say
 from .reports import Answers, Composed, Learned, Measured
@@ -150,7 +150,7 @@ def measure(
     if not skills:
         raise BadOption("no skill was named.", "name the skills to measure; `base` is the model alone")
     shelf = Library(Path(library))
-    parts = {name: [shelf.get(part) for part in name.split("+")] if name != "base" else [] for name in skills}
+    parts = {name: [shelf.get(part) for part in name.split("+")] if name != ALONE else [] for name in skills}
     members = list({m.name: m for group in parts.values() for m in group}.values())
     source = _source(task, data, seed)
     split = split or ("test" if data is None else "all")
