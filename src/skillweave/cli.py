@@ -356,7 +356,7 @@ def quickstart(*, effort: Literal["quick", "fair", "paper"] = "fair", common: Co
     Parameters
     ----------
     effort
-        quick takes about 5 minutes on 2 cores, fair about 12; paper trains as fair does and measures more.
+        quick is made for 5 minutes on 2 cores, fair for 12; paper learns the skills longer and measures more.
     """
     from . import verbs
 
