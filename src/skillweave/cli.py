@@ -142,8 +142,14 @@ def learn(
     """
     from . import verbs
 
-    where = source.chosen() | {"library": common.library, "seed": common.seed}
-    how = {"base": base, "method": method, "options": knobs.options(), "description": description, "replace": replace}
+    where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
+    how: dict[str, Any] = {
+        "base": base,
+        "method": method,
+        "options": knobs.options(),
+        "description": description,
+        "replace": replace,
+    }
     return common.show(verbs.learn(name, **where, **how))
 
 
@@ -180,9 +186,9 @@ def compose(
     """
     from . import verbs
 
-    where = source.chosen() | {"library": common.library, "seed": common.seed}
-    how = {"shots": shots, "method": method, "options": knobs.options()}
-    keep = {"save": save, "description": description, "replace": replace}
+    where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
+    how: dict[str, Any] = {"shots": shots, "method": method, "options": knobs.options()}
+    keep: dict[str, Any] = {"save": save, "description": description, "replace": replace}
     return common.show(verbs.compose(skills, **where, **how, **keep))
 
 
@@ -218,7 +224,7 @@ def measure(
     """
     from . import verbs
 
-    where = source.chosen() | {"library": common.library, "seed": common.seed}
+    where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
     return common.show(verbs.measure(skills, **where, n=n, split=split, shots=shots, base=base, at_least=at_least))
 
 
@@ -345,7 +351,7 @@ def reproduce(
         raise BadOption(f"seeds is {seeds}, but has to be at least 1.")
     from .papers import reproduction
 
-    how = {"library": common.library, "seed": common.seed, "seeds": seeds, "out": out}
+    how: dict[str, Any] = {"library": common.library, "seed": common.seed, "seeds": seeds, "out": out}
     return common.show(reproduction.reproduce(number, effort, **how))
 
 

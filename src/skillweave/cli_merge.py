@@ -49,7 +49,7 @@ def merge(
 
     options = Knobs(set=set).options() | _kept(rank) | ({"weights": weights} if weights else {})
     if base is not None and recipe is None:
-        how = {"base": base, "out": out, "method": method, "seed": common.seed, "options": options}
+        how: dict[str, Any] = {"base": base, "out": out, "method": method, "seed": common.seed, "options": options}
         return common.show(merging.merge_models(adapters or [], **how))
     if recipe is None:
         return common.show(

@@ -60,7 +60,8 @@ class Thinned(Merging):
             for change, k in zip(stack, here, strict=True):
                 change.copy_(self.thin(change, enough[k], draw) * weights[k])
             total = elected(stack) if self.elect else stack.sum(0)
-            total = total if bases[slot] is None else bases[slot] @ total
+            if (basis := bases[slot]) is not None:
+                total = basis @ total
             most = sum(skills[k].factors[slot].rank for k in here)
             factors[slot], layers[slot] = cut_dense(total, most if rank is None else rank)
         return Merged(LowRank(factors), layers)
