@@ -22,7 +22,7 @@ from .calibration import Shares, calibrate, shares
 from .delta import LowRank
 from .edits import BySample, by_token, routed
 from .errors import BadOption, BaseMismatch, NotFound
-from .kernels import Folded, Store
+from .kernels import Folded, Store, stack
 from .strength import Choice, PerSample, PerToken, Routed, Strength, check_count, mix
 
 CACHE = 512 * 2**20
@@ -90,9 +90,9 @@ class SkillBank:
 
     def _edits(self, alpha: Strength) -> dict[str, Edit]:
         skills = list(self._skills.values())
+        self.store.turn += 1
         if isinstance(alpha, Tensor):
             return self._folded(alpha, skills)
-        self.store.turn += 1
         if isinstance(alpha, Routed):
             return routed(alpha.router, skills, self.store)
         if isinstance(alpha, PerToken):
@@ -115,9 +115,10 @@ class SkillBank:
         edits: dict[str, Edit] = {}
         for slot in dict.fromkeys(slot for k in used for slot in skills[k].factors):
             here = [(k, skills[k].factors[slot]) for k in used if slot in skills[k].factors]
-            layer = self.base.layer_of(slot)
-            a = torch.cat([f.a.to(kind) for _, f in here])  # (rank, in)
-            b = torch.cat([f.b.to(kind) for _, f in here], 1)  # (out, rank)
+            layer, factors = self.base.layer_of(slot), [f for _, f in here]
+            tensors = [tensor for f in factors for tensor in (f.a, f.b)]
+            key = (slot, "stacked", tuple(k for k, _ in here), kind)
+            a, b = self.store.get(key, tensors, partial(stack, factors, kind))
             scale = torch.cat([(alpha[k, layer] * f.scale).expand(f.rank) for k, f in here])  # (rank,)
             edits[slot] = Folded(a, b, scale)
         return edits

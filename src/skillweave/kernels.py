@@ -47,7 +47,7 @@ class _LowRankLinear(torch.autograd.Function):
         z = F.linear(x, a)  # (row, rank)
         scaled = z * scale.to(z.dtype)
         ctx.save_for_backward(x, weight, a, b, scale, z)
-        return torch.addmm(F.linear(x, weight), scaled, b.t())
+        return F.linear(x, weight).addmm_(scaled, b.t())
 
     @staticmethod
     def backward(ctx, dy):
