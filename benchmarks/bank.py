@@ -47,8 +47,9 @@ RIGHT = 1.2
 app = App(name="bank", help="What a bank of skills costs.", help_format="plaintext", version_flags=[])
 
 
+@torch.inference_mode(False)
 def random_skills(base: Base, count: int) -> dict[str, LowRank]:
-    """Skills whose factors are windows, at different places, on one pool of random numbers."""
+    """Skills whose factors are windows, at different places, on one pool of random numbers; ordinary tensors, as loaded ones."""
     sizes = {slot: (RANK * x.in_features, x.out_features * RANK) for slot, x in base.linears.items()}
     draw = torch.Generator().manual_seed(SEED)
     pool = torch.randn(2 * max(map(max, sizes.values())) + 977 * count, generator=draw)
@@ -216,7 +217,7 @@ def lora_part(bank: SkillBank, peer: Peft | None, names: Sequence[str], what: st
         with frozen_part_free(base, tokens):
             found = in_turn(sides, rounds)
         rows.append(row(f"LoRA part, {tokens} tokens, {what}", found, 4.0 if peer else None))
-        details[rows[-1]["job"]] = medians(found)
+        details[rows[-1]["job"]] = medians(found) | {"copies_mib": round(bank.store.bytes / 2**20, 1)}
         cost = median(found["ours"]["cpu"])
         first = small.setdefault(tokens, cost)
         if len(bank.names) == max(BANKS):
@@ -325,7 +326,7 @@ def arrow(peer: Peft, bank: SkillBank) -> tuple[dict[str, Callable], Callable]:
         config = ArrowConfig(top_k=3)
         config.task_adapter_names, config.gks_adapter_names = list(bank.names), []
         routing = ArrowLoraLinearLayer(layer.in_features, config)
-        routing.on_adapter_change(layer.lora_A, layer.lora_B)
+        routing.build_prototypes(layer.lora_A, layer.lora_B)
         nearest[slot] = routing.prototypes
         scaling = dict.fromkeys(bank.names, 1.0)
 

@@ -174,16 +174,18 @@ class Store:
         """The copy called `key` of `tensors`: a kept one, or a new one from `make`. One that learns is always new."""
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return make()
-        if any(tensor.is_inference() for tensor in tensors):  # these do not tell when they are written to
-            return make()
-        state = tuple([tensor._version for tensor in tensors])
         if found := self._kept.get(key):
-            _, old, before, pair = found
-            if state == before and len(old) == len(tensors) and all(map(_same, old, tensors)):
-                self._kept[key] = (self.turn, old, before, pair)
-                self._kept.move_to_end(key)
+            turn, old, before, pair = found
+            same = old is tensors or (len(old) == len(tensors) and all(map(_same, old, tensors)))
+            if same and before == _state(tensors):
+                if turn != self.turn:
+                    self._kept[key] = (self.turn, tensors, before, pair)
+                    self._kept.move_to_end(key)
                 return pair
             self._drop(key)
+        if any(tensor.is_inference() for tensor in tensors):  # these do not tell when they are written to
+            return make()
+        state = _state(tensors)
         with lasting():
             pair = make()
         self._keep(key, (self.turn, tensors, state, pair))
@@ -202,6 +204,11 @@ class Store:
 
     def _drop(self, key: tuple) -> None:
         self.bytes -= _bytes(self._kept.pop(key)[3])
+
+
+def _state(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """How often each was written to."""
+    return tuple([tensor._version for tensor in tensors])
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
