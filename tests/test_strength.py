@@ -284,7 +284,7 @@ def test_what_was_gathered_while_generating_can_learn_afterwards(tiny, bank):
 def test_generation_follows_its_sample(loud, random_skill, prefix):
     """Prompts are sorted, batched and leave the batch when done: each still has its own skill, token for token."""
     base = copy.copy(loud(width=64, alphabet="abcdefghij look:"))
-    base.eos = base.encode("f")[0]  # one that is written often, so that rows leave
+    base.eos = base.encode("l")[0]  # one that is written often, so that rows leave
     skills = {name: random_skill(base, seed, 3, scale=0.4) for seed, name in enumerate("xyz")}
     bank = SkillBank(base, skills)
     prompts = ["abc", "a", "abcabcabc", "", "fgh", "abc", "abc", "jjjjjj", "b", "ca"]
@@ -297,7 +297,7 @@ def test_generation_follows_its_sample(loud, random_skill, prefix):
         with SkillBank(base, {name: skills[name]} if name else {}).on():
             assert base.generate([prompt], 12, prefix) == [answer]
     assert len({together[0], together[5], together[6]}) > 1
-    assert 2 < len({len(answer) for answer in together}), "no rows left the batch early"
+    assert len({len(answer) for answer in together}) > 2, "no rows left the batch early"
 
 
 def test_evaluation_takes_a_skill_for_each_example(tiny, library):
