@@ -1,5 +1,6 @@
 """Strengths by sample, token and router, held against a loop over samples; all kernels agree; a cache that is never stale."""
 
+import copy
 import json
 
 import pytest
@@ -282,7 +283,8 @@ def test_what_was_gathered_while_generating_can_learn_afterwards(tiny, bank):
 @pytest.mark.parametrize("prefix", ["", "look: "])
 def test_generation_follows_its_sample(loud, random_skill, prefix):
     """Prompts are sorted, batched and leave the batch when done: each still has its own skill, token for token."""
-    base = loud(width=64, alphabet="abcdefghij look:")
+    base = copy.copy(loud(width=64, alphabet="abcdefghij look:"))
+    base.eos = base.encode("f")[0]  # one that is written often, so that rows leave
     skills = {name: random_skill(base, seed, 3, scale=0.4) for seed, name in enumerate("xyz")}
     bank = SkillBank(base, skills)
     prompts = ["abc", "a", "abcabcabc", "", "fgh", "abc", "abc", "jjjjjj", "b", "ca"]
@@ -295,7 +297,7 @@ def test_generation_follows_its_sample(loud, random_skill, prefix):
         with SkillBank(base, {name: skills[name]} if name else {}).on():
             assert base.generate([prompt], 12, prefix) == [answer]
     assert len({together[0], together[5], together[6]}) > 1
-    assert len({len(answer) for answer in together}) > 1, "no row left the batch early"
+    assert 2 < len({len(answer) for answer in together}), "no rows left the batch early"
 
 
 def test_evaluation_takes_a_skill_for_each_example(tiny, library):
