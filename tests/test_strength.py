@@ -260,6 +260,13 @@ def _spread(skill, weight):
     return torch.stack(rows)[:, None].expand(len(rows), 3, 3)
 
 
+def test_a_skill_that_is_off_for_a_sample_can_learn_to_be_on(tiny, bank):
+    alpha = torch.zeros(2, 5, requires_grad=True)
+    with bank.on(PerSample(alpha)):
+        rows(tiny, tokens(2)).square().sum().backward()
+    assert (alpha.grad != 0).all()
+
+
 def test_only_chosen_skills_learn(tiny, random_skill):
     skills = {name: random_skill(tiny, seed) for seed, name in enumerate("abc")}
     for skill in skills.values():
