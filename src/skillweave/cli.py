@@ -18,7 +18,8 @@ from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__
 from .errors import BadData, BadOption, SkillweaveError
-from .result import Table, one_line, show
+from .reports import Papers
+from .result import one_line, show
 
 BATCH = 32
 """Lines of stdin that `run` answers together."""
@@ -284,19 +285,13 @@ def _blanks_kept(lines: Iterable[str], answers: Iterable[str]) -> Iterator[str]:
 
 
 app.command("skillweave.cli_merge:merge", name="merge", help="Merge adapters into one; no model is loaded.", sort_key=4.5)
+_IMPORT = "Put a PEFT adapter into the library as a skill, after a try on its base."
+_EXPORT = "Write the adapter of a skill for others, in PEFT's format and with a model card."
+_INSPECT = "Show what adapters are and where they are strong, and of several how alike they are."
+for _name, _help in (("import", _IMPORT), ("export", _EXPORT), ("inspect", _INSPECT)):
+    app.command(f"skillweave.cli_adapters:{_name}_", name=_name, help=_help, sort_key=4.6)
 app.command("skillweave.cli_library:app", name="library", help="Look after the library.", sort_key=5)
 app.command("skillweave.cli_tasks:app", name="tasks", help="List the tasks, or show examples of one.", sort_key=6)
-
-
-@dataclass(frozen=True)
-class Papers:
-    """Rows of the catalog."""
-
-    papers: tuple
-
-    def table(self) -> Table:
-        rows = tuple((p.number, p.title, p.room, p.what, p.state, p.command) for p in self.papers)
-        return Table(("n", "title", "room", "what it is", "state", "command"), rows, note=f"{len(rows)} papers")
 
 
 @app.command(sort_key=7)
