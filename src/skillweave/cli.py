@@ -285,11 +285,9 @@ def _blanks_kept(lines: Iterable[str], answers: Iterable[str]) -> Iterator[str]:
 
 
 app.command("skillweave.cli_merge:merge", name="merge", help="Merge adapters into one; no model is loaded.", sort_key=4.5)
-_IMPORT = "Put a PEFT adapter into the library as a skill, after a try on its base."
-_EXPORT = "Write the adapter of a skill for others, in PEFT's format and with a model card."
-_INSPECT = "Show what adapters are and where they are strong, and of several how alike they are."
-for _name, _help in (("import", _IMPORT), ("export", _EXPORT), ("inspect", _INSPECT)):
-    app.command(f"skillweave.cli_adapters:{_name}_", name=_name, help=_help, sort_key=4.6)
+app.command("skillweave.cli_adapters:import_", name="import", help="Make a skill of a PEFT adapter.", sort_key=4.6)
+app.command("skillweave.cli_adapters:export_", name="export", help="Make a PEFT adapter of a skill.", sort_key=4.7)
+app.command("skillweave.cli_adapters:inspect_", name="inspect", help="Look into adapters, and compare them.", sort_key=4.8)
 app.command("skillweave.cli_library:app", name="library", help="Look after the library.", sort_key=5)
 app.command("skillweave.cli_tasks:app", name="tasks", help="List the tasks, or show examples of one.", sort_key=6)
 

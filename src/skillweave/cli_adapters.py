@@ -19,7 +19,9 @@ def import_(
     replace: bool = False,
     common: Common = Common(),
 ) -> int:
-    """Put a PEFT adapter into the library as a skill, after a try on its base.
+    """Make a skill of a PEFT adapter.
+
+    It is tried on its base first; what does not do what it says is refused, and leaves nothing behind.
 
     Parameters
     ----------
@@ -43,7 +45,9 @@ def import_(
 
 
 def export_(skill: str, /, *, out: Annotated[Path, Parameter(metavar="DIR")], common: Common = Common()) -> int:
-    """Write the adapter of a skill for others, in PEFT's format and with a model card.
+    """Make a PEFT adapter of a skill.
+
+    The folder holds the weights, their configuration and a model card with what was measured.
 
     Parameters
     ----------
@@ -64,7 +68,9 @@ def inspect_(
     svg: Annotated[Path | None, Parameter(metavar="FILE", show_default=False)] = None,
     common: Common = Common(),
 ) -> int:
-    """Show what adapters are and where they are strong, and of several how alike they are.
+    """Look into adapters, and compare them.
+
+    No model is loaded.
 
     Parameters
     ----------
