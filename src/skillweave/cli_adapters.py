@@ -1,7 +1,7 @@
 """`skillweave import`, `export` and `inspect`: adapters come into the library, leave it, and are looked into."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -40,7 +40,7 @@ def import_(
     """
     from .adapters import import_adapter
 
-    how = {"base": base, "description": description, "replace": replace, "rank": materialise}
+    how: dict[str, Any] = {"base": base, "description": description, "replace": replace, "rank": materialise}
     return common.show(import_adapter(adapter, name, library=common.library, **how))
 
 

@@ -10,6 +10,7 @@ that would need one says so.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -123,8 +124,7 @@ class LowRank:
         return {f"{slot}.{side}": tensor for slot, f in self.factors.items() for side, tensor in f.tensors.items()}
 
     def detach(self) -> "LowRank":
-        detached = {s: replace(f, **{n: t.detach() for n, t in f.tensors.items()}) for s, f in self.factors.items()}
-        return LowRank(detached, self.replaced)
+        return LowRank({slot: _detached(f) for slot, f in self.factors.items()}, self.replaced)
 
     @staticmethod
     def fresh(base: Base, rank: int, scale: float, seed: int) -> "LowRank":
@@ -137,6 +137,11 @@ class LowRank:
             b = torch.zeros(linear.out_features, rank)
             factors[slot] = Factors(a.requires_grad_(), b.requires_grad_(), scale)
         return LowRank(factors)
+
+
+def _detached(f: Factors) -> Factors:
+    own: dict[str, Any] = {name: tensor.detach() for name, tensor in f.tensors.items()}
+    return replace(f, **own)
 
 
 def weighted_sum(parts: Sequence[tuple[LowRank, Mapping[str, float]]]) -> LowRank:

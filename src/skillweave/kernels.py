@@ -122,7 +122,7 @@ def gathered(y: Tensor, x: Tensor, bucket: Bucket, a: Tensor, b: Tensor, scale: 
     z = (z.view(-1, time, a.shape[2]) * scale).to(a.dtype).view(z.shape)
     new = mine.view(count, -1, b.shape[2])
     new = new.baddbmm_(z, b) if y.dtype == a.dtype else torch.baddbmm(new.to(a.dtype), z, b).to(y.dtype)
-    if bucket.rows is None:
+    if bucket.rows is None or bucket.targets is None:
         return new.view(y.shape)
     new = new.view(mine.shape)
     return y.index_copy_(0, bucket.targets, new if bucket.real is None else new.index_select(0, bucket.real))

@@ -80,8 +80,7 @@ def _check_replaced(base: Base, adapter: Adapter) -> None:
 def _check_copies(base: Base, adapter: Adapter) -> None:
     for slot, copy in adapter.copies.items():
         own = weight_of(base, f"{slot}.weight")
-        same = own is not None and own.shape == copy.shape
-        if not same or (copy.float() - own.float()).norm() > CLOSE * own.float().norm():
+        if own is None or own.shape != copy.shape or (copy.float() - own.float()).norm() > CLOSE * own.float().norm():
             raise BaseMismatch(
                 f"`{adapter.config.called}` holds a copy of `{slot}` of its base, and that of {base.name} is another.",
                 "use the base that the adapter was made on",

@@ -85,7 +85,7 @@ def _written(slot: str, f: Factors, skill: LowRank) -> dict[str, Tensor]:
     if f.lookup:
         return {f"{PREFIX}{slot}.lora_embedding_A": f.a, f"{PREFIX}{slot}.lora_embedding_B": f.b}
     found = {f"{PREFIX}{slot}.lora_A.weight": f.a, f"{PREFIX}{slot}.lora_B.weight": f.b}
-    if dora:
+    if dora and f.magnitude is not None:
         found[f"{PREFIX}{slot}.lora_magnitude_vector"] = f.magnitude
     if bias:
         found[f"{PREFIX}{slot}.lora_B.bias"] = torch.zeros(len(f.b)) if f.bias is None else f.bias
@@ -138,22 +138,22 @@ def read_adapter(folder: Path, name: str = "") -> Adapter:
     """Everything in a folder. Raises BadSkill with the file and what is wrong with it."""
     called = name or folder.name
     config = read_config(folder, called)
-    found: dict[str, dict[str, Tensor]] = {}
-    replaced: dict[str, Replacement] = {}
+    found: dict[str, dict[str, Any]] = {}
+    replaced: dict[str, Any] = {}
     for name, tensor in _tensors(folder / WEIGHTS, called).items():
         key = name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
         known, full = _KEY.fullmatch(key), _FULL.fullmatch(key)
         if known:
             part = next(part for part in _PARTS if known[part])
-            place, slot = found.setdefault(known["slot"], {}), part
+            place, slot, value = found.setdefault(known["slot"], {}), part, tensor
         elif full and config.saves(full["slot"]):
-            place, slot, tensor = replaced, f"{full['slot']}.{full['part']}", Replacement(tensor)
+            place, slot, value = replaced, f"{full['slot']}.{full['part']}", Replacement(tensor)
         else:
             hint = "a resized vocabulary needs a base with that vocabulary" if full else "fetch or learn it again"
             raise BadSkill(f"the adapter of `{called}` holds `{name}`, which its configuration does not account for.", hint)
         if slot in place:
             raise BadSkill(f"the adapter of `{called}` holds `{name}` twice, under two names.", AGAIN)
-        place[slot] = tensor
+        place[slot] = value
     copies = {slot: parts.pop("copy") for slot, parts in found.items() if "copy" in parts}
     for slot, parts in found.items():
         if "rows" in parts:
