@@ -279,6 +279,7 @@ def _blanks_kept(lines: Iterable[str], answers: Iterable[str]) -> Iterator[str]:
 
 app.command("skillweave.cli_library:app", name="library", help="Look after the library.", sort_key=5)
 app.command("skillweave.cli_tasks:app", name="tasks", help="List the tasks, or show examples of one.", sort_key=6)
+app.command("skillweave.cli_prune:prune", name="prune", help="Cut the least MLP neurons out of a base model.", sort_key=10)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..base import Base
-from ..errors import BadBase, BadOption, NotFound
+from ..errors import BadBase, BadOption, LibraryError, NotFound
 from ..files import atomic_folder, sha256_json
 
 Rows = Float[Tensor, "neuron width"]
@@ -115,15 +115,26 @@ def _frozen(weight: Tensor) -> nn.Parameter:
 
 
 def save_base(base: Base, folder: Path) -> None:
-    """Write `base` as a Hugging Face model folder, which `load_base` reads again; FileExistsError if there is one already.
+    """Write `base` as a Hugging Face model folder, which `load_base` reads again; BadOption if it cannot be written.
 
     The digest of a folder is that of its files: learn skills on the folder, not on the Base in memory, if it is to be kept.
     """
     if not hasattr(base.tokenizer, "save_pretrained"):
         raise BadBase(f"the tokenizer of `{base.name}` cannot be written to a folder.", "choose a base that came from one")
-    with atomic_folder(folder) as aside:
-        base.model.save_pretrained(aside)
-        base.tokenizer.save_pretrained(aside)
+    check_new(folder)
+    try:
+        with atomic_folder(folder) as aside:
+            base.model.save_pretrained(aside)
+            base.tokenizer.save_pretrained(aside)
+    except (LibraryError, OSError) as error:
+        reason = error.message if isinstance(error, LibraryError) else f"cannot write {folder}: {error.strerror or error}."
+        raise BadOption(reason, "choose another folder") from error
+
+
+def check_new(folder: Path) -> None:
+    """BadOption if there is something at `folder` already."""
+    if folder.exists() or folder.is_symlink():
+        raise BadOption(f"{folder} exists.", "choose a folder that does not, or remove it")
 
 
 def parameters(base: Base) -> int:

@@ -1,8 +1,8 @@
 """Paper 31 (arXiv:2512.22671): do facts die before the ability to follow what stands in the prompt, when MLPs get narrower?
 
 Gemma 3 270M without 10 to 60 % of the neurons of every MLP, nothing trained. A seed is a draw of all items, and of the neurons
-that the random control cuts. The paper's score (ppm) is measured in all suites at each share, its rivals at the share that
-decides, and in perplexity at each share.
+that the random control cuts. The paper's score (ppm) is measured in all suites at each share, its rivals in perplexity, and the
+random control, at the share that decides, in facts and rules too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,8 @@ class Effort:
     """Draws of items."""
     shares: tuple[float, ...]
     """Shares of neurons that are cut, SHARE among them."""
-    rivals_in_all_suites: bool
-    """Whether the rivals answer all suites at SHARE, or are only read for perplexity."""
+    random: tuple[str, ...]
+    """Suites that the random control answers at SHARE; the other rivals, and other shares, are read for perplexity only."""
 
     @property
     def ticks(self) -> int:
@@ -44,8 +44,8 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(1, (SHARE,), False),
-    "paper": Effort(3, (0.1, SHARE, 0.3, 0.4, 0.5, 0.6), True),
+    "quick": Effort(1, (SHARE,), ("text",)),
+    "paper": Effort(3, (0.1, SHARE, 0.4, 0.6), ("facts", "rules", "text")),
 }
 
 
@@ -62,8 +62,7 @@ def seed(effort: Effort, seed: int, tick) -> dict[str, Profile]:
     found = {"full": full}
     for share in effort.shares:
         for score in ("ppm", *RIVALS):
-            all_suites = score == "ppm" or (effort.rivals_in_all_suites and share == SHARE)
-            suites = tuple(SUITES) if all_suites else ("text",)
+            suites = {"ppm": tuple(SUITES), "random": effort.random if share == SHARE else ("text",)}.get(score, ("text",))
             profile = ability_profile(width_prune(base, share, score, seed), seed, suites)
             found[arm(score, share)] = profile | _losses(full, profile)
             tick(1, arm(score, share))
