@@ -62,7 +62,7 @@ def prune(
     out
         The folder to write; there must be none yet.
     score
-        What decides: ppm, the range of a neuron's weights; vow, their variance; pon, the product of norms; random (from --seed).
+        What decides: ppm, the range of a neuron's weights; vow, their variance; pon, the product of norms; random.
     dtype
         The number format to read and write; auto is bf16 where the processor has it, else fp32.
     """

@@ -107,7 +107,7 @@ def _runs(words: Sequence[str]) -> list[tuple[str, ...]]:
 
 @cache
 def lexicon() -> frozenset[str]:
-    """Words of English: those of Python's documentation."""
+    """Words of English: those of Python's documentation, so that a short answer in rare words counts as gibberish."""
     return frozenset(word for text in documentation() for word in re.findall(r"[^\W\d_]+", text.casefold()))
 
 
