@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "skillweave"
 FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = {"compose", "curriculum", "guard", "learn", "measure", "serve", "studio", "tasks", "worlds"}
-FRONT = {"__init__", "__main__", "cli", "cli_library", "cli_prune", "cli_tasks", "quickstart", "quickstart_arms", "verbs"}
+FRONT = {
+    "__init__",
+    "__main__",
+    "cli",
+    "cli_library",
+    "cli_merge",
+    "cli_prune",
+    "cli_tasks",
+    "merging",
+    "quickstart",
+    "quickstart_arms",
+    "verbs",
+}
 """Top-level files that join rooms; every other one is a noun."""
 NOUNS = [path for path in FILES if path.parent == SOURCE and path.stem not in FRONT]
 LIGHT = ["cli", "errors", "files", "library", "papers.catalog", "progress", "result", "skill", "task", "tasks"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from skillweave import jobs
-from skillweave.errors import NotFound
+from skillweave.errors import NotFound, SkillweaveError
 from skillweave.jobs import Job, run_jobs
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
@@ -38,9 +38,13 @@ def mark(folder, name, tick, needs=()):
 
 
 def fail(tick):
-    from skillweave.errors import NotFound
+    from skillweave.errors import NotFound, SkillweaveError
 
     raise NotFound("skill", "oen", ["one"], hint="look")
+
+
+def vanish(tick):
+    os.kill(os.getpid(), 9)
 
 
 def sleep(folder, name, tick):
@@ -109,6 +113,13 @@ def test_a_job_that_fails_says_why_and_keeps_what_is_done(work, chain, tmp_path)
     with pytest.raises(NotFound, match="no skill `oen`. Did you mean `one`.*hint: look"):
         run_jobs(failing, tmp_path / "answers", 1, "test")
     assert (tmp_path / "answers" / "a.json").exists() and not (tmp_path / "answers" / "bad.json").exists()
+
+
+def test_a_worker_that_is_killed_is_said_in_a_sentence(work, chain, tmp_path):
+    jobs = [*chain[2:], Job("gone", work.vanish, {}, ("a",))]
+    with pytest.raises(SkillweaveError, match="a worker was killed, most likely because memory ran out"):
+        run_jobs(jobs, tmp_path / "answers", 1, "test")
+    assert (tmp_path / "answers" / "a.json").exists()
 
 
 def test_jobs_that_wait_for_nothing_are_our_mistake(chain, tmp_path):

@@ -526,6 +526,14 @@ def test_a_skill_that_is_being_filled_is_not_in_the_way(lib, tmp_path):
     assert lib.names() == ["date", "quick", "slow"]
 
 
+def test_no_skill_is_called_like_the_model_alone(lib, tmp_path):
+    with pytest.raises(BadName, match="`base` stands for the model alone"):
+        lib.add(tmp_path / "date", name="base")
+    with pytest.raises(BadName), lib.new("base"):
+        pass
+    assert lib.names() == ["date"]
+
+
 def test_the_slower_of_two_fillers_is_refused(lib, tmp_path):
     with pytest.raises(LibraryError, match="already has a skill `number`"), lib.new("number") as folder:
         lib.add(tmp_path / "date", name="number")

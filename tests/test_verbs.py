@@ -339,7 +339,7 @@ def test_bad_input_to_the_others(two, shelf, data, tmp_path):
         (lambda: compose(["one", "two"], save="One"), BadName, "`one` would work"),
         (lambda: compose(["one", "two"], method="scale"), NotFound, "Did you mean `scales`"),
         (lambda: compose(["one", "two"], options={"replay": 1.0}), BadOption, "replay is 1.0"),
-        (lambda: compose(["one", "two"], method="sum", options={"steps": 3}), NotFound, "sum has no options"),
+        (lambda: compose(["one", "two"], method="sum", options={"steps": 3}), NotFound, "no option of sum `steps`"),
         (lambda: measure(["on"]), NotFound, "no skill `on`.*Did you mean `one`"),
         (lambda: measure(["one+tow"]), NotFound, "no skill `tow`"),
         (lambda: measure([]), BadOption, "no skill was named"),

@@ -256,8 +256,7 @@ def _lines_of_stdin() -> Iterator[str]:
 
 
 def _run_json(answer, lines: list[str]) -> int:
-    asked = [line for line in lines if line.strip()]
-    report = answer(asked)
+    report = answer([line for line in lines if line.strip()])
     show(replace(report, answers=tuple(_blanks_kept(lines, report.answers))), json=True)
     return 0
 
@@ -277,6 +276,7 @@ def _blanks_kept(lines: Iterable[str], answers: Iterable[str]) -> Iterator[str]:
     return (next(left) if line.strip() else "" for line in lines)
 
 
+app.command("skillweave.cli_merge:merge", name="merge", help="Merge adapters into one; no model is loaded.", sort_key=4.5)
 app.command("skillweave.cli_library:app", name="library", help="Look after the library.", sort_key=5)
 app.command("skillweave.cli_tasks:app", name="tasks", help="List the tasks, or show examples of one.", sort_key=6)
 app.command("skillweave.cli_prune:prune", name="prune", help="Cut the least MLP neurons out of a base model.", sort_key=10)

@@ -49,7 +49,7 @@ class LowRank:
 
     def inner(self, other: "LowRank") -> float:
         """⟨ΔW, ΔW'⟩ over all layers that both change."""
-        return sum(f.inner(other.factors[slot]) for slot, f in self.factors.items() if slot in other.factors)
+        return float(sum(f.inner(other.factors[slot]) for slot, f in self.factors.items() if slot in other.factors))
 
     @property
     def energy(self) -> float:
@@ -91,13 +91,13 @@ def weighted_sum(parts: Sequence[tuple[LowRank, Mapping[str, float]]]) -> LowRan
     Each part comes with its weight for each of its layers. Parts may touch different layers.
     """
     slots = dict.fromkeys(slot for part, _ in parts for slot in part.factors)
-    factors = {}
-    for slot in slots:
-        here = [(part.factors[slot], weights[slot]) for part, weights in parts if slot in part.factors]
-        a = torch.cat([f.a.float() for f, _ in here])
-        b = torch.cat([f.b.float() * (f.scale * weight) for f, weight in here], 1)
-        factors[slot] = Factors(a, b)
-    return LowRank(factors)
+    return LowRank({s: stacked([(part.factors[s], weights[s]) for part, weights in parts if s in part.factors]) for s in slots})
+
+
+def stacked(parts: Sequence[tuple[Factors, float]]) -> Factors:
+    """Σ weight · ΔW of one layer, exact: factors side by side."""
+    a = torch.cat([f.a.float() for f, _ in parts])
+    return Factors(a, torch.cat([f.b.float() * (f.scale * weight) for f, weight in parts], 1))
 
 
 def cosines(skills: Sequence[LowRank]) -> Float[Tensor, "skill skill"]:

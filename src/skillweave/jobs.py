@@ -12,10 +12,12 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import SkillweaveError
 from .files import atomic_write
 from .progress import progress
 
@@ -50,6 +52,9 @@ def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, title: str) -> dic
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(ticks,))
         try:
             _drive(pool, waiting, done, folder, workers)
+        except BrokenProcessPool as error:
+            hint = "free some memory and run the same command again: what is done is kept"
+            raise SkillweaveError("a worker was killed, most likely because memory ran out.", hint) from error
         except BaseException:
             for process in list((pool._processes or {}).values()):
                 process.kill()  # they hold nothing that is not saved aside first

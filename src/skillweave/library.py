@@ -26,13 +26,15 @@ from pathlib import Path
 
 from . import frontmatter
 from .door import scan_door
-from .errors import BadSkill, LibraryError, NotFound
+from .errors import BadName, BadSkill, LibraryError, NotFound
 from .files import atomic_write, fsync_folder, fsync_tree, os_errors
 from .index import Entry, Index, scan
 from .skill import Skill, add_scores, check_name, compare, load_provenance, seal, skill_file, skill_files, slug
 
 FORMAT = 1
 MARKER = "skillweave.json"
+ALONE = "base"
+"""What commands call the model without any skill; no skill can have this name."""
 PATIENCE = 10.0
 """Seconds a writer waits for another one."""
 
@@ -190,6 +192,10 @@ class Library:
     @contextmanager
     def _filling(self, name: str, replace: bool) -> Iterator[Path]:
         """An empty folder that is scanned, flushed and renamed to `name` when the block ends."""
+        if name == ALONE:
+            raise BadName(
+                f"`{ALONE}` stands for the model alone, as in `skillweave measure {ALONE} date`.", "choose another name"
+            )
         self._check_free(name, replace)
         with self._os_errors(name), self._stage(name) as stage:
             inside = stage / "skill"

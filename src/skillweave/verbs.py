@@ -3,9 +3,6 @@
 Each takes plain values, answers with a frozen report, and leaves the library either as it was or with one more whole skill.
 """
 
-import dataclasses
-import importlib
-import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -16,7 +13,8 @@ from . import gemma
 from .carried import carried_by, fingerprint, seen_by
 from .errors import BadData, BadOption, BaseMismatch, LibraryError, NotFound
 from .files import sha256_json
-from .library import Library
+from .library import ALONE, Library
+from .methods import method_of
 from .progress import progress, say
 from .reports import Answers, Composed, Learned, Measured
 from .result import Estimate
@@ -53,7 +51,7 @@ def learn(
     check_name(name)
     _check_description(description)
     source = _source(task, data, seed)
-    fitter = _method("learn", method, options)
+    fitter = method_of("learn", method, options)
     examples = _training(source, fitter.steps * fitter.batch)
     shelf = Library(Path(library), create=True)
     if name in shelf and not replace:
@@ -104,7 +102,7 @@ def compose(
         raise BadOption(f"a skill is named twice: {', '.join(skills)}.", "name each skill once")
     members = [shelf.get(name) for name in skills]
     source = _source(task, data, seed)
-    fitter = _method("compose", method, options)
+    fitter = method_of("compose", method, options)
     bound = source.size("train")
     examples = source.take(shots or (24 if bound is None else bound), "train")
     if not examples:
@@ -152,7 +150,7 @@ def measure(
     if not skills:
         raise BadOption("no skill was named.", "name the skills to measure; `base` is the model alone")
     shelf = Library(Path(library))
-    parts = {name: [shelf.get(part) for part in name.split("+")] if name != "base" else [] for name in skills}
+    parts = {name: [shelf.get(part) for part in name.split("+")] if name != ALONE else [] for name in skills}
     members = list({m.name: m for group in parts.values() for m in group}.values())
     source = _source(task, data, seed)
     split = split or ("test" if data is None else "all")
@@ -238,27 +236,6 @@ def _source(task: str | None, data: Path | str | None, seed: int) -> Task:
     if (task is None) == (data is None):
         raise BadOption("give either a task or a data file.", "--task NAME (see skillweave tasks) or --data FILE")
     return load_task(task, seed) if task is not None else load_data(Path(str(data)), seed)
-
-
-def _method(room: str, name: str, options: Mapping[str, Any] | None):
-    """The method `name` of a room with the user's options; an option it does not have is answered with the nearest."""
-    table = importlib.import_module(f"skillweave.{room}").METHODS
-    if name not in table:
-        raise NotFound("method", name, table, hint=f"skillweave {room} --method {' | '.join(table)}")
-    module, attribute = table[name].split(":")
-    method = getattr(importlib.import_module(module), attribute)
-    fields = {f.name: f for f in dataclasses.fields(method)}
-    for option, value in (options or {}).items():
-        if option not in fields:
-            raise NotFound(f"option of {name}", option, fields, hint=f"{name} has {', '.join(fields) or 'no options'}")
-        default = fields[option].default
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or (isinstance(default, int) and value != int(value)):
-            wanted = "a whole number" if isinstance(default, int) else "a number"
-            raise BadOption(f"{option} is {value!r}, but has to be {wanted}.", f"its default is {default}")
-        if value < 0 or (value == 0 and option in ("steps", "batch")) or (value == 0 and option == "rank" and room == "learn"):
-            raise BadOption(f"{option} is {value}, which is too small.", f"its default is {default}")
-    return method(**{o: type(fields[o].default)(v) for o, v in (options or {}).items()})
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from skillweave.compose.merge import merge, truncate
 from skillweave.delta import Factors, LowRank, cosines
-from skillweave.errors import BadOption
 
 SHAPES = {"layers.0.q": (24, 40), "layers.0.o": (40, 24), "layers.1.q": (24, 40), "square": (30, 30)}
 
@@ -138,20 +137,6 @@ def test_singular_values_are_shared_by_both_factors():
     f = merge([made(0), made(1)], [1.0, 1.0], 3).skill.factors["square"]
     assert torch.allclose(f.a.square().sum(1), f.b.square().sum(0), rtol=1e-4)
     assert torch.allclose(f.b.t() @ f.b, torch.diag(f.b.square().sum(0)), atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("weights", "rank", "words"),
-    [
-        ([1.0], 4, "1 weights were given for 2 skills"),
-        ([1.0, 1.0], 0, "the rank is 0"),
-        ([1.0, 1.0], 0.0, "the energy to keep is 0"),
-        ([1.0, 1.0], 1.5, "the energy to keep is 1.5"),
-    ],
-)
-def test_what_cannot_be_merged(weights, rank, words):
-    with pytest.raises(BadOption, match=words):
-        merge([made(0), made(1)], weights, rank)
 
 
 def test_cosines_are_those_of_the_full_matrices():

@@ -2,6 +2,14 @@
 
 METHODS = {
     "sum": "skillweave.compose.sum:Sum",
+    "subtract": "skillweave.compose.sum:Subtract",
+    "magnitude": "skillweave.compose.thin:Magnitude",
+    "ties": "skillweave.compose.thin:Ties",
+    "knots": "skillweave.compose.thin:Knots",
+    "dare": "skillweave.compose.thin:Dare",
+    "dare-ties": "skillweave.compose.thin:DareTies",
+    "della": "skillweave.compose.thin:Della",
+    "breadcrumbs": "skillweave.compose.thin:Breadcrumbs",
     "scales": "skillweave.compose.scales:Scales",
     "scales+lora": "skillweave.compose.scales:ScalesWithLora",
 }

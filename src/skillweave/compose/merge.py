@@ -13,12 +13,19 @@ for 2 (m + n) R² operations and no memory beyond the factors. The energy that i
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from ..delta import Factors, LowRank, weighted_sum
+from ..base import Base
+from ..composition import Composition
+from ..delta import Factors, LowRank, stacked
 from ..errors import BadOption
+from ..learn.loop import Log, Tick
+from ..task import Example
 
 NOISE = 1e-7
 """Singular values below this share of ‖B‖ ‖A‖ are rounding errors of fp32 factors."""
@@ -59,24 +66,62 @@ class Merged:
         return math.sqrt(max(0.0, 1 - self.share))
 
 
+@dataclass(frozen=True)
+class Merging:
+    """A way to make one skill of several that needs neither model nor data."""
+
+    weights: tuple[float, ...] = ()
+    """One a skill, unitless; 1 each when there are none."""
+    rank: int = 0
+    """Rank to keep in each layer; 0 for that of the exact sum."""
+    energy: float = 0.0
+    """Or the share of each layer's energy to keep, in (0, 1]."""
+
+    def merge(self, skills: Sequence[LowRank], seed: int = 0) -> Merged:
+        """One skill of several. Raises BadOption."""
+        raise NotImplementedError
+
+    def strengths(self, count: int) -> list[float]:
+        """The weights of `count` skills."""
+        if self.weights and len(self.weights) != count:
+            raise BadOption(f"{len(self.weights)} weights were given for {count} skills.", "give one weight a skill")
+        return [float(w) for w in self.weights] or [1.0] * count
+
+    @property
+    def kept(self) -> Rank:
+        """How much to keep. Raises BadOption."""
+        if self.rank and self.energy:
+            raise BadOption(f"both rank {self.rank} and energy {self.energy:g} were given.", "give one of the two")
+        if self.rank < 0:
+            raise BadOption(f"rank is {self.rank}, but has to be at least 1.")
+        if not 0 <= self.energy <= 1:
+            raise BadOption(f"energy is {self.energy:g}, but has to be above 0 and at most 1.")
+        return self.rank or self.energy or None
+
+    def fit(
+        self,
+        base: Base,
+        skills: Mapping[str, LowRank],
+        examples: Sequence[Example],
+        seed: int,
+        carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
+        state: Path | None = None,
+        key: str = "",
+        tick: Tick = lambda n, t: None,
+    ) -> tuple[Composition, Log]:
+        """The merged skill as a composition; no example is looked at."""
+        merged = self.merge(list(skills.values()), seed).skill
+        return Composition((), torch.zeros(0, base.layers), merged), Log()
+
+
 def merge(skills: Sequence[LowRank], weights: Sequence[float], rank: Rank = None) -> Merged:
     """Σ weight · ΔW of `skills`, cut to `rank`. Skills may differ in ranks and in the layers they change."""
-    if len(skills) != len(weights):
-        raise BadOption(f"{len(weights)} weights were given for {len(skills)} skills.", "give one weight a skill")
-    check_rank(rank)
-    exact = weighted_sum([(s, dict.fromkeys(s.factors, float(w))) for s, w in zip(skills, weights, strict=True)])
-    if rank is None:
-        return Merged(exact, {slot: Kept(f.rank, f.rank, f.inner(f), 1.0) for slot, f in exact.factors.items()})
-    cut = {slot: truncate(f, rank) for slot, f in exact.factors.items()}
-    return Merged(LowRank({slot: f for slot, (f, _) in cut.items()}), {slot: kept for slot, (_, kept) in cut.items()})
-
-
-def check_rank(rank: Rank) -> None:
-    """Raises BadOption unless it is None, a whole number from 1 on, or a share in (0, 1]."""
-    if isinstance(rank, float) and not 0 < rank <= 1:
-        raise BadOption(f"the energy to keep is {rank:g}, but has to be above 0 and at most 1.", "write it as in energy:0.99")
-    if isinstance(rank, int) and rank < 1:
-        raise BadOption(f"the rank is {rank}, but has to be at least 1.")
+    factors: dict[str, Factors] = {}
+    layers: dict[str, Kept] = {}
+    for slot in dict.fromkeys(slot for skill in skills for slot in skill.factors):
+        f = stacked([(s.factors[slot], float(w)) for s, w in zip(skills, weights, strict=True) if slot in s.factors])
+        factors[slot], layers[slot] = (f, Kept(f.rank, f.rank, f.inner(f), 1.0)) if rank is None else truncate(f, rank)
+    return Merged(LowRank(factors), layers)
 
 
 def truncate(f: Factors, rank: int | float) -> tuple[Factors, Kept]:
@@ -115,3 +160,21 @@ def _enough(squares: Tensor, share: float) -> int:
     """The smallest rank that keeps `share` of the energy."""
     kept = squares.cumsum(0) / squares.sum()
     return int((kept < share * (1 - 1e-12)).sum()) + 1
+
+
+def cut_dense(change: Float[Tensor, "outside inside"], rank: int | float) -> tuple[Factors, Kept]:
+    """The best factors of `rank` (or of that share of the energy) for a change that is there in full."""
+    tall = change.shape[0] >= change.shape[1]
+    narrow = change if tall else change.t()
+    wide = narrow.double()
+    squares, v = torch.linalg.eigh(wide.t() @ wide)
+    squares, v = squares.flip(0).clamp(min=0), v.flip(1)
+    energy = float(wide.square().sum())
+    if not energy:
+        empty = Factors(torch.zeros(1, change.shape[1]), torch.zeros(change.shape[0], 1))
+        return empty, Kept(1, min(change.shape), 0.0, 1.0)
+    k = min(len(squares), rank if isinstance(rank, int) else _enough(squares, rank), int((squares > NOISE**2 * energy).sum()))
+    half = squares[:k] ** 0.25
+    inner, outer = (v[:, :k] * half).float(), narrow @ (v[:, :k] / half).float()  # (narrow side, rank), (long side, rank)
+    a, b = (inner.t(), outer) if tall else (outer.t(), inner)
+    return Factors(a.contiguous(), b.contiguous()), Kept(k, len(squares), energy, min(1.0, float(squares[:k].sum()) / energy))

@@ -62,7 +62,7 @@ class Reproduction:
 def reproduce(
     number: int, effort: str = "quick", *, library: Path, seed: int = 0, seeds: int | None = None, out: Path | None = None
 ) -> Reproduction:
-    """Run the reproduction of paper `number`; what is done stays done when it is interrupted. `out` is a result file to write."""
+    """Run the reproduction of paper `number`; what is done stays done when it is interrupted. `out`: a result file to write."""
     paper, module = get(number), load(number)
     how, began = module.EFFORTS[effort], time.monotonic()
     numbers = tuple(range(seed, seed + (seeds or how.seeds)))
