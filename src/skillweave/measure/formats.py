@@ -96,9 +96,10 @@ def met(name: str, answer: str) -> bool:
 def degenerate(prompt: str, answer: str) -> bool:
     """Whether `answer` is none: half of its words are no words, or half of its runs of four are said twice or in the prompt."""
     words = re.findall(r"\w+", answer.casefold())
-    known = sum(word in lexicon() or word in prompt.casefold() for word in words if not word.isdecimal())
+    letters = [word for word in words if not word.isdecimal()]
+    known = sum(word in lexicon() or word in prompt.casefold() for word in letters)
     runs, told = _runs(words), _runs(re.findall(r"\w+", prompt.casefold()))
-    return 2 * known <= len(words) or 2 * len(set(runs) - set(told)) < len(runs)
+    return 2 * known <= len(letters) or 2 * len(set(runs) - set(told)) < len(runs)
 
 
 def _runs(words: Sequence[str]) -> list[tuple[str, ...]]:

@@ -54,6 +54,13 @@ def arm(score: str, share: float) -> str:
     return f"{score} {share:.0%}".replace("%", " %")
 
 
+def suites(effort: Effort, score: str, share: float) -> tuple[str, ...]:
+    """What is measured of an arm."""
+    if score == "ppm":
+        return tuple(SUITES)
+    return effort.random if score == "random" and share == SHARE else ("text",)
+
+
 def seed(effort: Effort, seed: int, tick) -> dict[str, Profile]:
     """One draw of items: every arm on the same ones."""
     base = load_base()
@@ -62,8 +69,7 @@ def seed(effort: Effort, seed: int, tick) -> dict[str, Profile]:
     found = {"full": full}
     for share in effort.shares:
         for score in ("ppm", *RIVALS):
-            suites = {"ppm": tuple(SUITES), "random": effort.random if share == SHARE else ("text",)}.get(score, ("text",))
-            profile = ability_profile(width_prune(base, share, score, seed), seed, suites)
+            profile = ability_profile(width_prune(base, share, score, seed), seed, suites(effort, score, share))
             found[arm(score, share)] = profile | _losses(full, profile)
             tick(1, arm(score, share))
     return found | {f"control: {name}": shares for name, shares in control_profiles(seed).items()}
