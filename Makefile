@@ -1,4 +1,4 @@
-# make quickstart   learn three skills, weave them for a fourth task (about 12 minutes on 2 cores; EFFORT=quick: about 5)
+# make quickstart   learn three skills, weave them for a fourth task (made for 12 minutes on 2 cores; EFFORT=quick for 5)
 # make test         the fast tests
 # make docs         the documentation, into site/
 # make lint types   style and types

@@ -8,6 +8,7 @@ starting weights. With --keep, an interrupted run goes on where it was. `cpu_min
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 
 from skillweave.jobs import run_jobs
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the libraries")
     parser.add_argument("--out", type=Path, default=Path("results/quickstart.json"))
     options = parser.parse_args()
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         runs, alone = [], []
         for seed in options.seeds:
@@ -39,9 +41,10 @@ def main() -> None:
     training = [job["seconds"] for run in runs for name, job in run.items() if isinstance(job, dict) and "search" not in name]
     write_result(
         options.out,
-        name="quickstart",
+        name=options.out.stem,
         kind="quickstart",
-        command=f"python benchmarks/quickstart.py --effort {options.effort} --seeds {' '.join(map(str, options.seeds))}",
+        command=f"python benchmarks/quickstart.py --effort {options.effort} --seeds {' '.join(map(str, options.seeds))} "
+        f"--out {options.out}",
         seeds=options.seeds,
         cpu_minutes=sum(training) / 60,
         verdict=judge(runs),
@@ -50,6 +53,7 @@ def main() -> None:
             "arms": arms,
             "chosen": chosen,
             "minutes_to_learn_the_skills": round(skills, 2),
+            "minutes_on_the_clock": round((time.monotonic() - began) / 60, 2),
             "skills_alone": {name: shown(student([one[name] for one in alone])) for name in SKILLS},
             "question": QUESTION,
             "answers": [run["example"] for run in runs],

@@ -116,9 +116,14 @@ def measured(result: Mapping) -> str:
         f"seeds {', '.join(map(str, seeds))}",
         "mean [95 % interval]" if "arms" in result["values"] else "",
         f"{number(result['cpu_minutes'])} CPU minutes",
+        f"{number(result['values']['minutes_on_the_clock'])} minutes on the clock" if _timed(result) else "",
         f"`{result['command']}` at {commit}, {result['date'][:10]}, {machine(result['machine'])}",
     ]
     return "; ".join(filter(None, parts)) + "."
+
+
+def _timed(result: Mapping) -> bool:
+    return bool(result["values"].get("minutes_on_the_clock"))
 
 
 def machine(found: object) -> str:

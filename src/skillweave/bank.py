@@ -2,99 +2,130 @@
 
     y = W x + Σ_k α_k · s_k · B_k A_k x
 
-α is given at call time and differentiable. Here it is constant over a batch, one number for each skill and layer; all active
-skills of a layer are stacked, so that a layer costs one pair of small products however many skills are on. The base weights
-are never written to, and nothing stays behind when the block ends or a forward raises.
+α is given at call time and differentiable: one number a skill, or a skill and layer, for the whole batch; or one a sample, a
+sample and layer, a token; or read off the layer's input by a router (`strength.py`). Which of three kernels computes it
+(`kernels.py`) follows from the share of the skills that a sample uses, so that cost follows the skills in use, not those in the
+bank. The base weights are never written to, and nothing stays behind when the block ends or a forward raises.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property, partial
+from types import MappingProxyType
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from .base import Base, Edit, edited
+from .calibration import Shares, calibrate, shares
 from .delta import LowRank
-from .errors import BaseMismatch
+from .edits import BySample, by_token, routed
+from .errors import BadOption, BaseMismatch, NotFound
+from .kernels import Folded, Store, stack
+from .strength import Choice, PerSample, PerToken, Routed, Strength, check_count, mix
+
+CACHE = 512 * 2**20
+"""Bytes of factors that a bank keeps side by side between calls: 64 skills of rank 16 on Gemma 3 270M in bf16."""
 
 
 class SkillBank:
     """The skills `skills` (name -> factors) on `base`."""
 
     def __init__(self, base: Base, skills: Mapping[str, LowRank]):
-        self.base, self.skills = base, dict(skills)
-        for name, skill in self.skills.items():
+        self.base, self.store = base, Store(CACHE)
+        self._skills = dict(skills)
+        for name, skill in self._skills.items():
             _check_fit(base, name, skill)
 
     @property
+    def skills(self) -> Mapping[str, LowRank]:
+        """Its skills, in order: their places are the numbers that strengths speak of."""
+        return MappingProxyType(self._skills)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.skills)
+        return tuple(self._skills)
+
+    def put(self, name: str, skill: LowRank) -> None:
+        """Add a skill at the end, or put another in the place of the one called `name`."""
+        _check_fit(self.base, name, skill)
+        self._skills[name] = skill
+        self.store.clear()
+
+    def drop(self, name: str) -> None:
+        """Take a skill out; those after it move up by one place."""
+        if name not in self._skills:
+            raise NotFound("skill", name, self._skills, where="the bank")
+        del self._skills[name]
+        self.store.clear()
 
     def ones(self) -> Float[Tensor, "skill layer"]:
         """α of one everywhere: every skill as strong as it was trained."""
-        return torch.ones(len(self.skills), self.base.layers)
+        return torch.ones(len(self._skills), self.base.layers)
+
+    def choice(self, names: Sequence[str | None]) -> Choice:
+        """The Choice of one skill a sample by name; None for the base alone."""
+        place = {name: k for k, name in enumerate(self._skills)}
+        if unknown := [name for name in names if name is not None and name not in place]:
+            raise NotFound("skill", unknown[0], place, where="the bank")
+        return Choice(torch.tensor([-1 if name is None else place[name] for name in names], dtype=torch.long))
 
     @contextmanager
-    def on(self, alpha: Float[Tensor, "skill layer"] | None = None) -> Iterator[None]:
+    def on(self, alpha: Strength | None = None) -> Iterator[None]:
         """Inside the block the base computes with the skills, each as strong as `alpha` says (default: one)."""
-        alpha = self.ones() if alpha is None else alpha
-        with edited(self._edits(alpha)):
+        edits = self._edits(self.ones() if alpha is None else alpha)
+        with edited(edits, by_sample=isinstance(alpha, PerSample | Choice | PerToken)):
             yield
 
-    def _edits(self, alpha: Tensor) -> dict[str, Edit]:
-        learning = torch.is_grad_enabled() and (
-            alpha.requires_grad or any(t.requires_grad for s in self.skills.values() for t in s.tensors().values())
-        )
-        used = [k for k in range(len(self.skills)) if learning or bool(alpha[k].any())]
-        skills, kind = list(self.skills.values()), self.base.dtype
+    def calibrate(self) -> Shares:
+        """Measure on this machine when which kernel pays (a few seconds); kept on disk for every later bank."""
+        self.__dict__["shares"] = calibrate(self.base.dtype)
+        return self.shares
+
+    @cached_property
+    def shares(self) -> Shares:
+        """From which share of the skills in use stacked products are taken, by tokens a sample."""
+        return shares(self.base.dtype)
+
+    def _edits(self, alpha: Strength) -> dict[str, Edit]:
+        skills = list(self._skills.values())
+        self.store.turn += 1
+        if isinstance(alpha, Tensor):
+            return self._folded(alpha, skills)
+        if isinstance(alpha, Routed):
+            return routed(alpha.router, skills, self.store)
+        if isinstance(alpha, PerToken):
+            check_count(alpha.alpha.shape[2], len(skills))
+            return by_token(alpha.alpha, skills, self.store)
+        found = mix(alpha, len(skills), self.base.layers)
+        shared = BySample(found, skills, self.store, self.shares)
+        slots = dict.fromkeys(slot for k in found.used for slot in skills[k].factors)
+        return {slot: partial(shared, slot, self.base.layer_of(slot)) for slot in slots}
+
+    def _folded(self, alpha: Tensor, skills: list[LowRank]) -> dict[str, Edit]:
+        check_count(len(alpha), len(skills))
+        if alpha.dim() == 1:
+            alpha = alpha[:, None].expand(-1, self.base.layers)
+        if alpha.shape[1] != self.base.layers:
+            raise BadOption(f"strengths for {alpha.shape[1]} layers were given, and the base has {self.base.layers}.")
+        learning = torch.is_grad_enabled() and (alpha.requires_grad or any(map(_learns, skills)))
+        used = range(len(skills)) if learning else alpha.any(1).nonzero()[:, 0].tolist()
+        kind = self.base.dtype
         edits: dict[str, Edit] = {}
         for slot in dict.fromkeys(slot for k in used for slot in skills[k].factors):
             here = [(k, skills[k].factors[slot]) for k in used if slot in skills[k].factors]
-            layer = self.base.layer_of(slot)
-            a = torch.cat([f.a.to(kind) for _, f in here])  # (rank, in)
-            b = torch.cat([f.b.to(kind) for _, f in here], 1)  # (out, rank)
+            layer, factors = self.base.layer_of(slot), [f for _, f in here]
+            tensors = [tensor for f in factors for tensor in (f.a, f.b)]
+            key = (slot, "stacked", tuple(k for k, _ in here), kind)
+            a, b = self.store.get(key, tensors, partial(stack, factors, kind))
             scale = torch.cat([(alpha[k, layer] * f.scale).expand(f.rank) for k, f in here])  # (rank,)
-            edits[slot] = _Stacked(a, b, scale)
+            edits[slot] = Folded(a, b, scale)
         return edits
 
 
-class _Stacked:
-    """The edit of one layer: all its active skills in one pair of products."""
-
-    __slots__ = ("a", "b", "scale")
-
-    def __init__(self, a: Tensor, b: Tensor, scale: Tensor):
-        self.a, self.b, self.scale = a, b, scale
-
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = _LowRankLinear.apply(x.reshape(-1, x.shape[-1]), weight, self.a, self.b, self.scale)
-        y = y if bias is None else y + bias
-        return y.view(*x.shape[:-1], -1)
-
-
-class _LowRankLinear(torch.autograd.Function):
-    """y = x Wᵀ + ((x Aᵀ) ∘ scale) Bᵀ, with only the gradients that are asked for; the weight W is frozen."""
-
-    @staticmethod
-    def forward(ctx, x, weight, a, b, scale):
-        z = F.linear(x, a)  # (row, rank)
-        scaled = z * scale.to(z.dtype)
-        ctx.save_for_backward(x, weight, a, b, scale, z)
-        return torch.addmm(F.linear(x, weight), scaled, b.t())
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, weight, a, b, scale, z = ctx.saved_tensors
-        need_x, _, need_a, need_b, need_scale = ctx.needs_input_grad
-        factor = scale.to(z.dtype)
-        g = dy @ b  # (row, rank): gradient of z ∘ scale
-        dx = torch.addmm(dy @ weight, g * factor, a) if need_x else None
-        da = (g * factor).t() @ x if need_a else None
-        db = dy.t() @ (z * factor) if need_b else None
-        ds = (g.float() * z.float()).sum(0) if need_scale else None
-        return dx, None, da, db, ds
+def _learns(skill: LowRank) -> bool:
+    return any(f.a.requires_grad or f.b.requires_grad for f in skill.factors.values())
 
 
 def _check_fit(base: Base, name: str, skill: LowRank) -> None:

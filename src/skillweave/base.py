@@ -28,6 +28,8 @@ Edit = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(input, weight, bias) -> output: what a skill puts in the place of `input @ weight.T + bias`."""
 
 _EDITS: ContextVar[Mapping[str, Edit] | None] = ContextVar("edits", default=None)
+_BY_SAMPLE: ContextVar[bool] = ContextVar("by_sample", default=False)
+_SAMPLES: ContextVar[tuple[int, ...] | None] = ContextVar("samples", default=None)
 
 
 class SkillLinear(nn.Linear):
@@ -42,13 +44,31 @@ class SkillLinear(nn.Linear):
 
 
 @contextmanager
-def edited(edits: Mapping[str, Edit]) -> Iterator[None]:
-    """Inside the block, the layers named by `edits` compute with them; nothing stays behind, also when the block raises."""
-    token = _EDITS.set(edits)
+def edited(edits: Mapping[str, Edit], by_sample: bool = False) -> Iterator[None]:
+    """Inside the block, the layers named by `edits` compute with them; nothing stays behind, also when the block raises.
+
+    `by_sample` says that they compute each sample in its own way: they ask `samples_at_hand`, and share no prefix.
+    """
+    tokens = _EDITS.set(edits), _BY_SAMPLE.set(by_sample)
     try:
         yield
     finally:
-        _EDITS.reset(token)
+        _EDITS.reset(tokens[0])
+        _BY_SAMPLE.reset(tokens[1])
+
+
+def samples_at_hand() -> tuple[int, ...] | None:
+    """Which of the caller's samples the rows of the batch are that is computed now; None: all of them, in order."""
+    return _SAMPLES.get()
+
+
+@contextmanager
+def _at_hand(samples: tuple[int, ...]) -> Iterator[None]:
+    token = _SAMPLES.set(samples)
+    try:
+        yield
+    finally:
+        _SAMPLES.reset(token)
 
 
 class Base:
@@ -132,10 +152,12 @@ class Base:
         """Greedy completions, one a prompt, ended by the end token or after `max_new_tokens`.
 
         Prompts are grouped by length, finished rows leave the batch, the head sees one row a sequence. `prefix` (few-shot
-        examples, say) is read once and shared by all prompts.
+        examples, say) is read once and shared by all prompts, unless each is computed in its own way.
         """
         *shared, last = self.encode(prefix, start=True) if prefix else [None]
         start = [] if last is None else [last]  # so that an empty prompt has a token to go on from
+        if _BY_SAMPLE.get():
+            shared, start = [], shared + start
         tokens = [start + self.encode(prompt, start=not start) or [self.eos] for prompt in prompts]
         longest = max(map(len, tokens), default=0) + len(shared) + max_new_tokens
         if longest > self.window:
@@ -149,11 +171,12 @@ class Base:
         memory = self.read(torch.tensor([shared]))[1] if shared else None
         for at in range(0, len(order), batch):
             rows = order[at : at + batch]
-            for i, out in zip(rows, self._decode([tokens[i] for i in rows], max_new_tokens, memory, len(shared)), strict=True):
+            for i, out in zip(rows, self._decode(rows, tokens, max_new_tokens, memory, len(shared)), strict=True):
                 answers[i] = self.decode(out)
         return answers
 
-    def _decode(self, prompts: list[list[int]], limit: int, memory, shared: int) -> list[list[int]]:
+    def _decode(self, samples: list[int], every: list[list[int]], limit: int, memory, shared: int) -> list[list[int]]:
+        prompts = [every[i] for i in samples]
         width, count = max(map(len, prompts)), len(prompts)
         tokens = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts])  # (row, time), padded on the left
         mask = torch.tensor([[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in prompts])
@@ -164,8 +187,10 @@ class Base:
         position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
         out: list[list[int]] = [[] for _ in prompts]
         alive = torch.arange(count)
+        at_hand = tuple(samples)
         for _ in range(limit):
-            hidden, cache = self.read(tokens, mask, position, cache)
+            with _at_hand(at_hand):
+                hidden, cache = self.read(tokens, mask, position, cache)
             chosen = self.logits(hidden[:, -1]).argmax(-1)
             going = chosen != self.eos
             for row, token in zip(alive[going].tolist(), chosen[going].tolist(), strict=True):
@@ -175,6 +200,7 @@ class Base:
             position = position[:, -1:] + 1
             if not going.all():
                 alive, chosen, mask, position = alive[going], chosen[going], mask[going], position[going]
+                at_hand = tuple(samples[row] for row in alive.tolist())
                 cache.batch_select_indices(going.nonzero()[:, 0])
             tokens = chosen[:, None]
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)

@@ -142,8 +142,9 @@ def learn(
     """
     from . import verbs
 
-    where = source.chosen() | {"library": common.library, "seed": common.seed}
-    how = {"base": base, "method": method, "options": knobs.options(), "description": description, "replace": replace}
+    where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
+    how: dict[str, Any] = {"base": base, "method": method, "options": knobs.options(), "description": description}
+    how["replace"] = replace
     return common.show(verbs.learn(name, **where, **how))
 
 
@@ -180,9 +181,9 @@ def compose(
     """
     from . import verbs
 
-    where = source.chosen() | {"library": common.library, "seed": common.seed}
-    how = {"shots": shots, "method": method, "options": knobs.options()}
-    keep = {"save": save, "description": description, "replace": replace}
+    where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
+    how: dict[str, Any] = {"shots": shots, "method": method, "options": knobs.options()}
+    keep: dict[str, Any] = {"save": save, "description": description, "replace": replace}
     return common.show(verbs.compose(skills, **where, **how, **keep))
 
 
@@ -218,7 +219,7 @@ def measure(
     """
     from . import verbs
 
-    where = source.chosen() | {"library": common.library, "seed": common.seed}
+    where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
     return common.show(verbs.measure(skills, **where, n=n, split=split, shots=shots, base=base, at_least=at_least))
 
 
@@ -345,7 +346,7 @@ def reproduce(
         raise BadOption(f"seeds is {seeds}, but has to be at least 1.")
     from .papers import reproduction
 
-    how = {"library": common.library, "seed": common.seed, "seeds": seeds, "out": out}
+    how: dict[str, Any] = {"library": common.library, "seed": common.seed, "seeds": seeds, "out": out}
     return common.show(reproduction.reproduce(number, effort, **how))
 
 
@@ -356,7 +357,7 @@ def quickstart(*, effort: Literal["quick", "fair", "paper"] = "fair", common: Co
     Parameters
     ----------
     effort
-        quick takes about 5 minutes on 2 cores, fair about 12; paper trains as fair does and measures more.
+        quick is made for 5 minutes on 2 cores, fair for 12; paper learns the skills longer and measures more.
     """
     from . import verbs
 
@@ -380,8 +381,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _interrupted(argv)
     except Exception as error:
-        said = f"unexpected: {type(error).__name__}: {error}"
-        return _fail(2, f"{said}; please report with SKILLWEAVE_DEBUG=1 for the traceback")
+        return _fail(2, f"unexpected: {type(error).__name__}: {error}; please report with SKILLWEAVE_DEBUG=1 for the traceback")
 
 
 def _fail(code: int, sentence: str, hint: str = "") -> int:

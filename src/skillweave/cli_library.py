@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App
 
@@ -98,7 +99,7 @@ def _brief(value) -> str:
 
 
 def _score(score: dict) -> str:
-    numbers = [score.get(key) for key in ("value", "low", "high", "n")]
+    numbers: list[Any] = [score.get(key) for key in ("value", "low", "high", "n")]
     value = str(Estimate(*numbers)) if all(isinstance(number, int | float) for number in numbers) else str(numbers[0])
     return f"{score.get('task')} {score.get('split')} {score.get('metric')} {value}"
 

@@ -67,7 +67,7 @@ def prune(
         The number format to read and write; auto is bf16 where the processor has it, else fp32.
     """
     from .base import load_base
-    from .compose.prune import check, check_new, parameters, save_base, width_prune
+    from .compose.prune import check, check_new, parameters, save_base, width, width_prune
     from .verbs import kind
 
     check(share, score)
@@ -77,5 +77,5 @@ def prune(
         say(f"what is written is a derivative of Gemma, under the Gemma Terms of Use: {gemma.TERMS}")
     small = width_prune(whole, share, score, common.seed)
     save_base(small, out)
-    widths = tuple(model.model.config.get_text_config().intermediate_size for model in (whole, small))
-    return common.show(Pruned(base, out, score, share, widths, (parameters(whole), parameters(small)), kind(small)))
+    widths, weights = (width(whole), width(small)), (parameters(whole), parameters(small))
+    return common.show(Pruned(base, out, score, share, widths, weights, kind(small)))

@@ -1,4 +1,4 @@
-"""The verb `merge`: adapters in, one adapter out; no model is loaded.
+"""The verb `merge`: adapters in, one adapter out; or fine-tuned models in, one model out. No model is ever loaded.
 
 A part is a PEFT adapter folder or a skill of the library. What comes out is a folder that any PEFT program reads, with a
 `provenance.json` beside the weights that says what was merged, how, and how far it is from the exact sum.
@@ -7,7 +7,8 @@ A part is a PEFT adapter folder or a skill of the library. What comes out is a f
 import json
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from .errors import BadData, BadOption, BadSkill, BaseMismatch, SkillweaveError
 from .files import atomic_folder, sha256_file
 from .library import Library
 from .methods import method_of
+from .progress import progress
 from .result import Table
 
 if TYPE_CHECKING:
@@ -71,6 +73,22 @@ class Written:
         return Table(columns, rows, note=note)
 
 
+@dataclass(frozen=True)
+class WrittenModel:
+    """A model made of several."""
+
+    out: Path
+    method: str
+    models: tuple[str, ...]
+    weights: tuple[float, ...]
+    tensors: int
+    seconds: float
+
+    def table(self) -> Table:
+        note = f"{self.method}: {self.tensors:,} tensors, {self.seconds:.1f} s\nwritten to {self.out}"
+        return Table(("model", "weight"), tuple(zip(self.models, self.weights, strict=True)), note=note)
+
+
 def merge(
     adapters: Sequence[str],
     *,
@@ -90,8 +108,7 @@ def merge(
     fitter = method_of("compose", method, options)
     if not hasattr(fitter, "merge"):
         raise BadOption(f"{method} learns from examples, so it cannot merge adapters alone.", "use skillweave compose for it")
-    if out.exists():
-        raise BadOption(f"{out} is already there.", "choose another --out, or remove it")
+    _check_new(out)
     if not adapters:
         raise BadOption("no adapter was named.", "name adapter folders or skills of the library")
     weights = fitter.strengths(len(adapters))
@@ -108,6 +125,39 @@ def merge(
     )  # fmt: skip
     _write(report, merged, vars(fitter), seed)
     return replace(report, seconds=time.monotonic() - began)
+
+
+def merge_models(
+    models: Sequence[str],
+    *,
+    base: str,
+    out: Path,
+    method: str = "sum",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> WrittenModel:
+    """Merge whole fine-tuned models of `base` onto it and write the model folder `out`."""
+    from . import gemma
+    from .compose import full
+
+    began = time.monotonic()
+    fitter = method_of("compose", method, options)
+    if not models:
+        raise BadOption("no model was named.", "name the folders of fine-tuned models")
+    root = gemma.folder() if base == gemma.NAME else Path(base)
+    folders = [Path(model) for model in models]
+    count = len(full.places(root))
+    with _new_folder(out) as folder, progress(count, "merge", unit="tensors") as tick:
+        full.merge_models(root, folders, folder, fitter, seed, tick)
+        about = {
+            "method": method,
+            "options": vars(fitter),
+            "seed": seed,
+            "base": base,
+            "parents": [str(f.name) for f in folders],
+        }
+        (folder / "provenance.json").write_text(json.dumps(about | {"versions": {"skillweave": __version__}}, indent=1))
+    return WrittenModel(out, method, tuple(models), tuple(fitter.strengths(len(models))), count, time.monotonic() - began)
 
 
 def recipe(path: Path) -> dict[str, Any]:
@@ -198,9 +248,23 @@ def _write(report: Written, merged: "Merged", options: Mapping[str, Any], seed: 
         "layers": {slot: vars(kept) for slot, kept in merged.layers.items()},
         "versions": {"skillweave": __version__},
     }
+    with _new_folder(report.out) as folder:
+        save_adapter(folder, merged.skill, report.parts[0].base)
+        (folder / "provenance.json").write_text(json.dumps(about, indent=1))
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` at the end if there is none."""
+    _check_new(out)
     try:
-        with atomic_folder(report.out) as folder:
-            save_adapter(folder, merged.skill, report.parts[0].base)
-            (folder / "provenance.json").write_text(json.dumps(about, indent=1))
-    except FileExistsError as error:
-        raise BadOption(f"{report.out} is already there.", "choose another --out, or remove it") from error
+        with atomic_folder(out) as folder:
+            yield folder
+    except FileExistsError:
+        _check_new(out)
+        raise
+
+
+def _check_new(out: Path) -> None:
+    if out.exists():
+        raise BadOption(f"{out} is already there.", "choose another --out, or remove it")

@@ -32,6 +32,8 @@ from .verbs import check, run, weights_of
 
 SKILLS = ("date", "number", "country")
 TARGET = "invoice"
+SHOTS = 24
+"""Examples of it that may be used."""
 QUESTION = "On 3. Mai 2021 we billed a client in Ivory Coast two hundred and five euros."
 
 
@@ -80,7 +82,7 @@ class Setting:
     @property
     def invoices(self) -> list[Example]:
         """The 24."""
-        return self.task(TARGET).take(self.task(TARGET).size("train"), "train")
+        return self.task(TARGET).take(SHOTS, "train")
 
     def pool(self, name: str) -> list[Example]:
         """What the skill `name` learns from."""

@@ -91,6 +91,7 @@ class Task(ABC):
     def place(self, i: int, split: str) -> int:
         """Where example `i` of a bounded `split` stands in it: train starts again at its end, the others raise BadData."""
         size = self.size(split)
+        assert size is not None, f"`{split}` of {self.name} has no end"
         if split == "train" and size:
             return i % size
         if not 0 <= i < size:

@@ -9,6 +9,7 @@ from skillweave.composition import Composition
 from skillweave.delta import LowRank
 from skillweave.errors import BadSkill
 from skillweave.peft_format import load_adapter, save_adapter
+from skillweave.strength import PerSample
 
 peft = pytest.importorskip("peft")
 
@@ -98,6 +99,66 @@ def test_back_and_forth_changes_nothing(tiny, tmp_path):
     skill = load_adapter(tmp_path / "theirs")
     save_adapter(tmp_path / "ours", skill, tiny.name)
     assert equal(theirs(peft.PeftModel.from_pretrained(TinyBase(32).model, tmp_path / "ours")), ours(tiny, skill))
+
+
+def mixed(tiny, random_skill, folder):
+    """Three adapters of ranks 2, 5 and 2 (the last on some layers), in a bank and in a PEFT model."""
+    slots = list(tiny.linears)
+    skills = {
+        "a": random_skill(tiny, 1, 2),
+        "b": random_skill(tiny, 2, 5, scale=1.5),
+        "c": random_skill(tiny, 3, 2, slots[3:9]),
+    }
+    for name, skill in skills.items():
+        save_adapter(folder / name, skill, tiny.name)
+    model = peft.PeftModel.from_pretrained(TinyBase(32).model, folder / "a", adapter_name="a")
+    for name in ("b", "c"):
+        model.load_adapter(folder / name, name)
+    return SkillBank(tiny, skills), model.eval()
+
+
+@pytest.mark.parametrize("names", ["abc", "ccbbaa", "_a_b", "aaaaaaab", "____"])
+def test_a_mixed_batch_is_that_of_peft(tiny, random_skill, tmp_path, names):
+    bank, model = mixed(tiny, random_skill, tmp_path)
+    tokens = torch.randint(4, 90, (len(names), 6), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = model(input_ids=tokens, adapter_names=["__base__" if n == "_" else n for n in names]).logits
+    with bank.on(bank.choice([None if n == "_" else n for n in names])):
+        assert equal(tiny.logits(tiny.hidden(tokens).flatten(0, 1)), wanted.flatten(0, 1))
+
+
+def test_several_adapters_at_once_are_those_of_peft(tiny, random_skill, tmp_path):
+    bank, model = mixed(tiny, random_skill, tmp_path)
+    model.base_model.set_adapter(["a", "b", "c"])
+    wanted = theirs(model)  # outside the blocks: its layers came from a Base, and would compute with our skills too
+    for strength in (PerSample(torch.ones(2, 3)), torch.ones(3)):
+        with bank.on(strength):
+            assert equal(tiny.logits(tiny.hidden(TOKENS).flatten(0, 1)), wanted)
+
+
+@pytest.mark.parametrize("time", [3, 40])
+def test_bf16_is_as_right_as_one_adapter_of_peft(random_skill, tmp_path, time):
+    """Against fp32 on the same weights; PEFT's own mixed batch, which rounds twice, is no measure."""
+    exact, base = TinyBase(64), TinyBase(64)
+    base.model.bfloat16()
+    base.dtype = torch.bfloat16
+    exact.model.load_state_dict({name: tensor.float() for name, tensor in base.model.state_dict().items()})
+    skills = {name: random_skill(base, seed, 4) for seed, name in enumerate("abcd")}
+    tokens = torch.randint(4, 90, (4, time), generator=torch.Generator().manual_seed(1))
+    wanted, peers = [], []
+    for i, (name, skill) in enumerate(skills.items()):
+        with SkillBank(exact, {name: skill}).on():
+            wanted.append(exact.hidden(tokens[i : i + 1]))
+        save_adapter(tmp_path / name, skill, base.name)
+        plain = TinyBase(64).model.bfloat16()
+        model = peft.PeftModel.from_pretrained(plain, tmp_path / name).eval()
+        with torch.no_grad():
+            peers.append(model.base_model.model.model(input_ids=tokens[i : i + 1]).last_hidden_state)
+    bank = SkillBank(base, skills)
+    with bank.on(bank.choice("abcd")):
+        ours = base.hidden(tokens).float()
+    wanted = torch.cat(wanted)
+    assert 0 < (ours - wanted).norm() <= 1.2 * (torch.cat(peers).float() - wanted).norm()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -59,17 +60,15 @@ def width_prune(base: Base, share: float, score: str = "ppm", seed: int = 0) -> 
     """
     check(share, score)
     draw = torch.Generator().manual_seed(seed)
-    model = copy.deepcopy(base.model, {id(weight): weight for weight in base.model.parameters()})
+    model: Any = copy.deepcopy(base.model, {id(weight): weight for weight in base.model.parameters()})
     kept = []
     for mlp in gated_mlps(model, base.name):
         gate, up = mlp.gate_proj.weight.float(), mlp.up_proj.weight.float()
         kept.append(keep(SCORES[score](gate, up, draw), share))
         _cut(mlp, kept[-1])
-    width = mlp.gate_proj.out_features
-    model.config.get_text_config().intermediate_size = width
-    full = width == base.model.config.get_text_config().intermediate_size
+    model.config.get_text_config().intermediate_size = len(kept[0])
     rows = hashlib.sha256(torch.stack(kept).numpy().tobytes()).hexdigest()
-    digest = base.digest if full else sha256_json(["pruned", base.digest, rows])
+    digest = base.digest if len(kept[0]) == width(base) else sha256_json(["pruned", base.digest, rows])
     return Base(f"{base.name} without {share:.0%} ({score})", digest, model, base.tokenizer)
 
 
@@ -87,10 +86,10 @@ def check(share: float, score: str) -> None:
         raise BadOption(f"share is {share}, but has to be at least 0 and below 1.", "0.2 cuts a fifth of the neurons")
 
 
-def gated_mlps(model: nn.Module, name: str) -> list[nn.Module]:
+def gated_mlps(model: nn.Module, name: str) -> list[Any]:
     """The MLPs that have a gate, in the order of their layers; BadBase if there is none, or if they differ in width."""
     parts = ("gate_proj", "up_proj", "down_proj")
-    found = [m for m in model.modules() if all(isinstance(getattr(m, part, None), nn.Linear) for part in parts)]
+    found: list[Any] = [m for m in model.modules() if all(isinstance(getattr(m, part, None), nn.Linear) for part in parts)]
     if not found:
         raise BadBase(
             f"`{name}` has no gated MLP with {', '.join(parts)}.", "width pruning is for models such as Gemma and Llama"
@@ -100,7 +99,12 @@ def gated_mlps(model: nn.Module, name: str) -> list[nn.Module]:
     return found
 
 
-def _cut(mlp: nn.Module, kept: Tensor) -> None:
+def width(base: Base) -> int:
+    """Neurons of each MLP."""
+    return gated_mlps(base.model, base.name)[0].gate_proj.out_features
+
+
+def _cut(mlp: Any, kept: Tensor) -> None:
     for linear in (mlp.gate_proj, mlp.up_proj):
         linear.weight, linear.out_features = _frozen(linear.weight[kept]), len(kept)
         if linear.bias is not None:
@@ -122,9 +126,10 @@ def save_base(base: Base, folder: Path) -> None:
     if not hasattr(base.tokenizer, "save_pretrained"):
         raise BadBase(f"the tokenizer of `{base.name}` cannot be written to a folder.", "choose a base that came from one")
     check_new(folder)
+    model: Any = base.model
     try:
         with atomic_folder(folder) as aside:
-            base.model.save_pretrained(aside)
+            model.save_pretrained(aside)
             base.tokenizer.save_pretrained(aside)
     except (LibraryError, OSError) as error:
         reason = error.message if isinstance(error, LibraryError) else f"cannot write {folder}: {error.strerror or error}."

@@ -20,6 +20,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -59,7 +60,8 @@ class Thinned(Merging):
             for change, k in zip(stack, here, strict=True):
                 change.copy_(self.thin(change, enough[k], draw) * weights[k])
             total = elected(stack) if self.elect else stack.sum(0)
-            total = total if bases[slot] is None else bases[slot] @ total
+            if (basis := bases[slot]) is not None:
+                total = basis @ total
             most = sum(skills[k].factors[slot].rank for k in here)
             factors[slot], layers[slot] = cut_dense(total, most if rank is None else rank)
         return Merged(LowRank(factors), layers)
@@ -168,7 +170,7 @@ class Breadcrumbs(Thinned):
 
 def trim(change: Change, enough: float) -> Change:
     """Entries of at least this size."""
-    return torch.where(change.abs() >= enough, change, 0.0)
+    return F.hardshrink(change, float(np.nextafter(np.float32(enough), np.float32(0))))
 
 
 def drop(change: Change, density: float, draw: torch.Generator) -> Change:
@@ -194,8 +196,12 @@ def band(change: Change, density: float, outliers: float) -> Change:
 def elected(stack: Float[Tensor, "skill outside inside"]) -> Change:
     """The mean, entry by entry, of the skills whose sign is that of the sum of all; skills without an entry do not count."""
     sign = stack.sum(0).sign()
-    agree = torch.where(stack.sign() == sign, stack, 0.0)
-    return agree.sum(0) / (agree != 0).sum(0).clamp(min=1)
+    total, count = torch.zeros_like(sign), torch.zeros_like(sign)
+    for change in stack:
+        size = (change * sign).relu_()  # of those that agree
+        total += size
+        count += size.sign()
+    return total.mul_(sign).div_(count.clamp_(min=1))
 
 
 def threshold(changes: Changes, density: float) -> float:
@@ -206,19 +212,20 @@ def threshold(changes: Changes, density: float) -> float:
     """
     counts = torch.zeros(1 << 15, dtype=torch.int64)
     for change in changes():
-        counts += torch.bincount(_bits(change) >> 16, minlength=1 << 15)
+        counts += torch.bincount(_bin(change), minlength=1 << 15)
     wanted = round(density * int(counts.sum()))
     if wanted < 1:
         return float("inf")
     above = counts.flip(0).cumsum(0).flip(0)  # entries in this bin or a higher one
     edge = int((above >= wanted).nonzero()[-1])
     left = wanted - int(above[edge] - counts[edge])
-    inside = torch.cat([change.abs().flatten()[_bits(change) >> 16 == edge] for change in changes()])
+    inside = torch.cat([change.abs().flatten()[_bin(change) == edge] for change in changes()])
     return float(np.partition(inside.numpy(), len(inside) - left)[len(inside) - left])
 
 
-def _bits(change: Tensor) -> Tensor:
-    return change.abs().flatten().view(torch.int32)
+def _bin(change: Tensor) -> Tensor:
+    """The upper half of the bits of each entry's size."""
+    return change.abs().flatten().view(torch.int32).bitwise_right_shift_(16)
 
 
 def common_basis(parts: Sequence[Factors]) -> Float[Tensor, "outside basis"]:

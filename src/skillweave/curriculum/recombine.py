@@ -55,7 +55,7 @@ def _frame(examples: Sequence[Example]) -> tuple[str, str]:
     prompts = [example.prompt for example in examples]
     start = os.path.commonprefix(prompts)
     end = os.path.commonprefix([prompt[::-1] for prompt in prompts])[::-1]
-    return start[: start.rfind(": ") + 2] if ": " in start else "", re.search(r"[\s=>:-]*$", end).group()
+    return start[: start.rfind(": ") + 2] if ": " in start else "", end[len(end.rstrip(" \t\n\r\f\v=>:-")) :]
 
 
 def _input(prompt: str, frame: tuple[str, str]) -> str:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from ..bank import SkillBank
 from ..base import Base
+from ..strength import Strength
 from ..task import Example, Task
 
 ANSWER_TOKENS = 8
@@ -38,7 +37,7 @@ def evaluate(
     task: Task,
     examples: Sequence[Example],
     bank: SkillBank | None = None,
-    alpha: Tensor | None = None,
+    alpha: Strength | None = None,
     shots: Sequence[Example] = (),
     batch: int = 64,
 ) -> Scores:
