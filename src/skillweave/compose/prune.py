@@ -31,7 +31,8 @@ Rows = Float[Tensor, "neuron width"]
 
 def ppm(gate: Rows, up: Rows, draw: torch.Generator) -> Float[Tensor, " neuron"]:
     """Peak to peak: the range of the gate row plus the range of the up row."""
-    return sum(rows.amax(1) + rows.amin(1).abs() for rows in (gate, up))
+    ranges = [rows.amax(1) + rows.amin(1).abs() for rows in (gate, up)]
+    return ranges[0] + ranges[1]
 
 
 def vow(gate: Rows, up: Rows, draw: torch.Generator) -> Float[Tensor, " neuron"]:
