@@ -11,6 +11,8 @@ from html import escape
 
 import pages
 
+from skillweave.measure.stats import student
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 """Told apart with any kind of colour vision (Okabe and Ito), and on white and black."""
 DASHES = ("none", "8 3", "2 3", "8 3 2 3")
@@ -48,9 +50,10 @@ def svg(title: str, panels: Sequence[Panel]) -> str:
 
 def _panel(panel: Panel) -> str:
     points = [point for curve in panel.curves for point in curve.points]
+    means = [y for _, y, *_ in points]
     right = max(x for x, *_ in points) or 1.0
     if panel.log:
-        low, high = (f(math.log10(y) for _, y, *_ in points) for f in (min, max))
+        low, high = (f(math.log10(y) for y in means) for f in (min, max))
         step = max(1, math.ceil((high - low) / 5))
         low, high = math.floor(low), math.floor(low) + step * math.ceil((high - math.floor(low)) / step)
         marks = [10.0**power for power in range(low, high + 1, step)]
@@ -113,12 +116,25 @@ def curve(result: Mapping, name: str, metric: str, series: str, start: str, blin
     return Curve(name, points, arms[start][blind]["mean"] if blind else None)
 
 
+def in_logs(result: Mapping, metric: str) -> dict:
+    """The result with `metric` averaged over its runs in logarithms, since a mean of perplexities is that of the largest."""
+    arms = {}
+    for arm, values in result["values"]["arms"].items():
+        logs = [math.log(run[arm][metric]) for run in result["values"]["runs"] if run[arm].get(metric)]
+        arms[arm] = dict(values)
+        if logs:
+            mean = student(logs)
+            arms[arm][metric] = {"mean": math.exp(mean.value), "low": math.exp(mean.low), "high": math.exp(mean.high)}
+    return {"values": {"arms": arms}}
+
+
 def p31() -> str:
     """What is left of each ability of a base whose MLPs were narrowed, and what the text costs by each score."""
     result = pages.read(pages.RESULTS / "p31.json")
     suites = {"facts": "facts blind", "rules": "rules blind", "formats": "", "formats sound": ""}
     left = tuple(curve(result, name, name, "ppm", "full", blind) for name, blind in suites.items())
-    right = tuple(curve(result, name, "perplexity", name, "full") for name in ("ppm", "vow", "pon", "random"))
+    logs = in_logs(result, "perplexity")
+    right = tuple(curve(logs, name, "perplexity", name, "full") for name in ("ppm", "vow", "pon", "random"))
     across = "share of MLP neurons cut"
     panels = [Panel("right answers, by ppm", across, left), Panel("perplexity (log scale)", across, right, log=True)]
     return svg("Abilities and perplexity of Gemma 3 270M against the share of MLP neurons that were cut", panels)

@@ -264,6 +264,16 @@ def test_a_picture_shows_what_the_result_says():
     assert "ours &amp; us" in flat and "<script" not in flat
 
 
+def test_perplexities_are_averaged_in_logarithms():
+    import pictures
+
+    runs = [{"full": {"perplexity": x}, "other": {}} for x in (10.0, 1000.0)]
+    result = {"values": {"arms": {"full": {"perplexity": {"mean": 505.0}}, "other": {}}, "runs": runs}}
+    found = pictures.in_logs(result, "perplexity")["values"]["arms"]
+    assert found["full"]["perplexity"]["mean"] == pytest.approx(100.0) and found["other"] == {}
+    assert found["full"]["perplexity"]["low"] < 10 and result["values"]["arms"]["full"]["perplexity"]["mean"] == 505.0
+
+
 def test_names_of_curves_do_not_lie_on_each_other():
     import pictures
 

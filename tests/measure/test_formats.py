@@ -1,8 +1,10 @@
 """Format instructions: an answer of each form passes, another does not; what the controls pass is known and not sound."""
 
+import random
+
 import pytest
 
-from skillweave.measure.formats import INSTRUCTIONS, Asked, Forms, asked, controls, degenerate, met, score
+from skillweave.measure.formats import INSTRUCTIONS, Asked, Forms, asked, controls, degenerate, lexicon, met, score
 
 GOOD = {
     "capitals": "KENYA HAS HIGH MOUNTAINS.",
@@ -87,3 +89,10 @@ def test_shares_are_those_counted_by_hand():
 def test_every_instruction_is_asked_about_every_topic():
     assert len(ASKED) == 48 and len({question.prompt for question in ASKED}) == 48
     assert asked(4, seed=0) == ASKED and asked(4, seed=1) != ASKED
+
+
+def test_words_in_a_senseless_order_are_not_seen():
+    """What the check cannot do, so that nobody takes it for more: page 31 says so."""
+    draw = random.Random(0)
+    salad = [" ".join(draw.choices(sorted(lexicon()), k=30)) for _ in ASKED]
+    assert score(ASKED, salad) == Forms(met=2 / 12, sound=2 / 12, degenerate=0.0)
