@@ -31,13 +31,16 @@ def apply(kind, given):
 def test_exactly_one_rule_fits_the_solved_lines_and_gives_the_answer(kind):
     mine = [item for item in ITEMS if item.kind == kind]
     assert len(mine) == 80
+    found: Counter = Counter()
     for item in mine:
         solved, question = lines(item)
         assert len(solved) == SHOTS
         fits = set.intersection(*({r for r, out in apply(kind, given).items() if out == wanted} for given, wanted in solved))
         assert len(fits) == 1
+        found.update(fits)
         assert apply(kind, question)[fits.pop()] == item.choices[item.answer]
         assert set(item.choices) == set(apply(kind, question).values())
+    assert set(found.values()) == {20}  # every rule equally often
 
 
 def test_what_is_looked_up_was_shown():
