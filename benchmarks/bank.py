@@ -47,9 +47,8 @@ RIGHT = 1.2
 app = App(name="bank", help="What a bank of skills costs.", help_format="plaintext", version_flags=[])
 
 
-@torch.inference_mode(False)
 def random_skills(base: Base, count: int) -> dict[str, LowRank]:
-    """Skills whose factors are windows, at different places, on one pool of random numbers; ordinary tensors, as loaded ones."""
+    """Skills whose factors are windows, at different places, on one pool of random numbers."""
     sizes = {slot: (RANK * x.in_features, x.out_features * RANK) for slot, x in base.linears.items()}
     draw = torch.Generator().manual_seed(SEED)
     pool = torch.randn(2 * max(map(max, sizes.values())) + 977 * count, generator=draw)
@@ -177,7 +176,7 @@ def compared(job: str, ours: float, peer: float, unit: str, goal: float) -> dict
 
 
 @app.command
-@torch.inference_mode()
+@torch.no_grad()
 def mixed(*, rounds: int = 5, out: Path = Path("results/mixed_batch.json")) -> None:
     """A skill of its own for each of 8 samples."""
     torch.set_num_threads(1)
@@ -287,7 +286,7 @@ def agreement(bank: SkillBank, peer: Peft, names: Sequence[str], exact, rows: li
 
 
 @app.command
-@torch.inference_mode()
+@torch.no_grad()
 def active(*, rounds: int = 3, out: Path = Path("results/all_active.json")) -> None:
     """8 skills for all rows: with constant strengths, and the 3 nearest for each token as in Arrow."""
     torch.set_num_threads(1)

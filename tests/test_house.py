@@ -18,6 +18,7 @@ FRONT = {
     "__init__",
     "__main__",
     "cli",
+    "cli_adapters",
     "cli_library",
     "cli_merge",
     "cli_prune",

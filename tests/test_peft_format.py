@@ -1,6 +1,8 @@
 """Adapters on disk: what is written is read back, and what cannot be trusted is refused by name."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from skillweave.delta import Factors, LowRank
 from skillweave.errors import BadSkill
+from skillweave.peft_config import IDLE, READ, REFUSED
 from skillweave.peft_format import load_adapter, save_adapter
 
 
@@ -66,14 +69,20 @@ def test_a_trained_skill_is_written_in_single_precision(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"use_dora": True}, "`date` uses use_dora of PEFT"),
-        ({"lora_bias": True}, "uses lora_bias of PEFT"),
-        ({"bias": "all"}, "uses bias of PEFT"),
-        ({"modules_to_save": ["lm_head"]}, "uses modules_to_save of PEFT"),
-        ({"layer_replication": [[0, 2]], "use_dora": True}, "uses layer_replication, use_dora of PEFT"),
+        ({"use_dora": True}, r"tensors of `model\.\S+` in `date` are not those of its configuration: .*\(magnitude\)"),
+        ({"lora_bias": True}, r"not those of its configuration: .*\(bias\)"),
+        ({"lora_bias": True, "use_dora": True}, "lora_bias and use_dora of PEFT at once"),
+        ({"bias": "all"}, "`date` uses bias of PEFT, which replaces biases of the base"),
+        ({"layer_replication": [[0, 2]], "use_qalora": True}, "uses layer_replication, use_qalora of PEFT.*a deeper model"),
+        ({"target_modules": None}, "target_modules of `date` is None, which it cannot be"),
+        ({"target_modules": "(a+)+"}, "a pattern in the configuration of `date` cannot be used: it repeats a repeat"),
+        ({"exclude_modules": "("}, "a pattern in the configuration of `date` cannot be used: missing"),
+        ({"use_rslora": "yes"}, "use_rslora of `date` is 'yes', which it cannot be"),
+        ({"r": 2.5}, "r of `date` is 2.5, which it cannot be"),
+        ({"invented": 1, "another": [0]}, "`date` uses another, invented of PEFT, which would not be read rightly"),
         ({"init_lora_weights": "pissa_niter_4"}, "uses init_lora_weights of PEFT"),
         ({"init_lora_weights": "olora"}, "uses init_lora_weights of PEFT"),
-        ({"trainable_token_indices": [1]}, "uses trainable_token_indices of PEFT"),
+        ({"trainable_token_indices": [-1]}, r"trainable_token_indices of `date` is \[-1\], which it cannot be"),
         ({"peft_type": "IA3"}, "an adapter of type 'IA3'; only LORA is read"),
         ({"peft_type": None}, "an adapter of type None"),
         ({"alpha_pattern": {}, "lora_alpha": "much"}, "lora_alpha or alpha_pattern of `date`"),
@@ -82,11 +91,27 @@ def test_a_trained_skill_is_written_in_single_precision(tmp_path):
         ({"alpha_pattern": {"(": 3}}, "lora_alpha or alpha_pattern of `date`"),
         ({"alpha_pattern": {".*up_proj": [3]}}, "lora_alpha or alpha_pattern of `date`"),
         ({"alpha_pattern": [3]}, "lora_alpha or alpha_pattern of `date`"),
+        ({"alpha_pattern": {"(a+)+$": 3}}, "lora_alpha or alpha_pattern of `date`"),
+        ({"alpha_pattern": {}, "lora_alpha": "6"}, "lora_alpha or alpha_pattern of `date`"),
+        ({"alpha_pattern": {}, "lora_alpha": True}, "lora_alpha or alpha_pattern of `date`"),
+        *(({field: {"x": 1}}, f"`date` uses {field} of PEFT, .*: it {re.escape(why)}") for field, why in REFUSED.items()),
     ],
 )
 def test_what_would_not_be_read_rightly_is_refused(adapter, fields, words):
     rewrite(adapter, **fields)
     with pytest.raises(BadSkill, match=words):
+        load_adapter(adapter, "date")
+
+
+def test_empty_fields_that_are_not_known_are_let_through(adapter):
+    rewrite(adapter, invented=None, another=False, third={}, fourth=[], **dict.fromkeys(REFUSED))
+    assert load_adapter(adapter).rank == 5
+
+
+def test_a_field_that_is_there_twice_is_refused(adapter):
+    file = adapter / "adapter_config.json"
+    file.write_text(file.read_text().rstrip()[:-1] + ', "lora_alpha": 1}')
+    with pytest.raises(BadSkill, match="adapter_config.json of `date` is not JSON: a field is there twice"):
         load_adapter(adapter, "date")
 
 
@@ -128,14 +153,26 @@ def empty(tensors):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (spoil(float("nan")), r"values that are not finite in `model\.layers\.0\.mlp\.down_proj`"),
+        (spoil(float("nan")), r"values that are not finite in `model\.layers\.0\.mlp\.down_proj\.lora_A\.weight`"),
         (spoil(float("inf")), "not finite"),
         (
             lambda tensors: tensors.pop(first(tensors, "B")),
             r"only one of the two factors of `model\.layers\.0\.mlp\.down_proj`",
         ),
         (lambda tensors: tensors.pop(first(tensors, "A")), "only one of the two factors"),
-        (rename, "holds `base_model.model.model.embed_tokens.lora_embedding_A`, which is not a LoRA of a linear layer"),
+        (rename, "only one of the two factors of `model.embed_tokens`"),
+        (lambda tensors: tensors.update({"any": torch.zeros(2)}), r"holds `any`, which its configuration does not account for"),
+        (
+            lambda tensors: tensors.update({"base_model.model.lm_head.weight": torch.zeros(2)}),
+            "holds `base_model.model.lm_head.weight`, which its .*resized vocabulary",
+        ),
+        (
+            lambda tensors: tensors.update(
+                {first(tensors).replace("weight", "default.weight"): tensors[first(tensors)].clone()}
+            ),
+            "twice, under two names",
+        ),
+        (lambda tensors: tensors.update({first(tensors): tensors[first(tensors)].int()}), "is in int32, not in 16 or 32 bit"),
         (flatten, r"factors of `model.layers.0.mlp.down_proj` in `date` do not fit: \(32, 2\) and \(160,\)"),
         (shorten, r"do not fit: \(32, 2\) and \(1, 80\)"),
         (empty, r"do not fit: \(32, 0\) and \(0, 80\)"),
@@ -175,3 +212,12 @@ def test_patterns_name_one_layer_each(adapter, skill):
     assert len(config["rank_pattern"]) == 9
     assert config["target_modules"] == sorted(skill.factors)
     assert config["base_model_name_or_path"] == "tiny-32"
+
+
+def test_the_guide_says_what_is_done_with_every_field():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "guides" / "adapters.md").read_text(encoding="utf-8")
+    table = page.split("<!-- fields -->\n")[1].split("<!-- /fields -->")[0].strip().splitlines()[2:]
+    rows = [f"| `{field}` | read | {what} |" for field, what in READ.items()]
+    rows += [f"| `{field}` | refused | it {why} |" for field, why in REFUSED.items()]
+    rows += [f"| {', '.join(f'`{field}`' for field in sorted(IDLE))} | no effect | |"]
+    assert table == rows

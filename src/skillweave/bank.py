@@ -21,7 +21,8 @@ from .base import Base, Edit, edited
 from .calibration import Shares, calibrate, shares
 from .delta import LowRank
 from .edits import BySample, by_token, routed
-from .errors import BadOption, BaseMismatch, NotFound
+from .errors import BadOption, NotFound
+from .fitting import check_owners, check_uniform, dress, fit
 from .kernels import Folded, Store, stack
 from .strength import Choice, PerSample, PerToken, Routed, Strength, check_count, mix
 
@@ -35,8 +36,8 @@ class SkillBank:
     def __init__(self, base: Base, skills: Mapping[str, LowRank]):
         self.base, self.store = base, Store(CACHE)
         self._skills = dict(skills)
-        for name, skill in self._skills.items():
-            _check_fit(base, name, skill)
+        self.fitted = {name: fit(base, name, skill) for name, skill in skills.items()}
+        check_owners(self.fitted.values())
 
     @property
     def skills(self) -> Mapping[str, LowRank]:
@@ -49,7 +50,9 @@ class SkillBank:
 
     def put(self, name: str, skill: LowRank) -> None:
         """Add a skill at the end, or put another in the place of the one called `name`."""
-        _check_fit(self.base, name, skill)
+        fitted = self.fitted | {name: fit(self.base, name, skill)}
+        check_owners(fitted.values())
+        self.fitted = fitted
         self._skills[name] = skill
         self.store.clear()
 
@@ -57,7 +60,7 @@ class SkillBank:
         """Take a skill out; those after it move up by one place."""
         if name not in self._skills:
             raise NotFound("skill", name, self._skills, where="the bank")
-        del self._skills[name]
+        del self._skills[name], self.fitted[name]
         self.store.clear()
 
     def ones(self) -> Float[Tensor, "skill layer"]:
@@ -70,6 +73,12 @@ class SkillBank:
         if unknown := [name for name in names if name is not None and name not in place]:
             raise NotFound("skill", unknown[0], place, where="the bank")
         return Choice(torch.tensor([-1 if name is None else place[name] for name in names], dtype=torch.long))
+
+    def check_head(self) -> None:
+        """Raises BadOption if a skill changes the head, which a loss taken in tiles of the vocabulary leaves out."""
+        for skill in self.fitted.values():
+            if skill.changes(self.base.head_slot):
+                raise BadOption(f"`{skill.name}` changes the head of the model: it can be used, but not learned on.")
 
     @contextmanager
     def on(self, alpha: Strength | None = None) -> Iterator[None]:
@@ -89,10 +98,11 @@ class SkillBank:
         return shares(self.base.dtype)
 
     def _edits(self, alpha: Strength) -> dict[str, Edit]:
-        skills = list(self._skills.values())
+        skills = [skill.plain for skill in self.fitted.values()]
         self.store.turn += 1
         if isinstance(alpha, Tensor):
             return self._folded(alpha, skills)
+        check_uniform(self.fitted.values())
         if isinstance(alpha, Routed):
             return routed(alpha.router, skills, self.store)
         if isinstance(alpha, PerToken):
@@ -121,20 +131,9 @@ class SkillBank:
             a, b = self.store.get(key, tensors, partial(stack, factors, kind))
             scale = torch.cat([(alpha[k, layer] * f.scale).expand(f.rank) for k, f in here])  # (rank,)
             edits[slot] = Folded(a, b, scale)
-        return edits
+        fitted = list(self.fitted.values())
+        return dress(self.base, [(fitted[k], alpha[k]) for k in used], edits)
 
 
 def _learns(skill: LowRank) -> bool:
     return any(f.a.requires_grad or f.b.requires_grad for f in skill.factors.values())
-
-
-def _check_fit(base: Base, name: str, skill: LowRank) -> None:
-    for slot, f in skill.factors.items():
-        linear = base.linears.get(slot)
-        if linear is None:
-            raise BaseMismatch(f"skill `{name}` changes the layer `{slot}`, which {base.name} does not have.")
-        if (f.b.shape[0], f.a.shape[1]) != (linear.out_features, linear.in_features):
-            raise BaseMismatch(
-                f"skill `{name}` has a change of {f.b.shape[0]} x {f.a.shape[1]} for `{slot}`, which is "
-                f"{linear.out_features} x {linear.in_features} in {base.name}."
-            )

@@ -8,9 +8,7 @@ thousand to a few million parameters made from scratch, for experiments in minut
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,52 +21,32 @@ from torch import Tensor, nn
 from . import gemma
 from .errors import BadBase, BadData, BadOption
 from .files import atomic_write, sha256_file, sha256_json
+from .slots import (
+    Edit,
+    SkillConv1D,
+    SkillLinear,
+    at_hand,
+    attach,
+    by_sample,
+    edit_of,
+    edited,
+    listen,
+    name_in,
+    samples_at_hand,
+)
 
-Edit = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(input, weight, bias) -> output: what a skill puts in the place of `input @ weight.T + bias`."""
-
-_EDITS: ContextVar[Mapping[str, Edit] | None] = ContextVar("edits", default=None)
-_BY_SAMPLE: ContextVar[bool] = ContextVar("by_sample", default=False)
-_SAMPLES: ContextVar[tuple[int, ...] | None] = ContextVar("samples", default=None)
-
-
-class SkillLinear(nn.Linear):
-    """A linear layer that asks, at each call, whether a skill is active on it. Its weights are never written to."""
-
-    slot: str
-
-    def forward(self, x: Tensor) -> Tensor:
-        edits = _EDITS.get()
-        edit = edits.get(self.slot) if edits else None
-        return F.linear(x, self.weight, self.bias) if edit is None else edit(x, self.weight, self.bias)
-
-
-@contextmanager
-def edited(edits: Mapping[str, Edit], by_sample: bool = False) -> Iterator[None]:
-    """Inside the block, the layers named by `edits` compute with them; nothing stays behind, also when the block raises.
-
-    `by_sample` says that they compute each sample in its own way: they ask `samples_at_hand`, and share no prefix.
-    """
-    tokens = _EDITS.set(edits), _BY_SAMPLE.set(by_sample)
-    try:
-        yield
-    finally:
-        _EDITS.reset(tokens[0])
-        _BY_SAMPLE.reset(tokens[1])
-
-
-def samples_at_hand() -> tuple[int, ...] | None:
-    """Which of the caller's samples the rows of the batch are that is computed now; None: all of them, in order."""
-    return _SAMPLES.get()
-
-
-@contextmanager
-def _at_hand(samples: tuple[int, ...]) -> Iterator[None]:
-    token = _SAMPLES.set(samples)
-    try:
-        yield
-    finally:
-        _SAMPLES.reset(token)
+__all__ = [
+    "Base",
+    "CharTokenizer",
+    "Edit",
+    "SkillLinear",
+    "TinyBase",
+    "bf16_is_fast",
+    "edited",
+    "folder_digest",
+    "load_base",
+    "samples_at_hand",
+]
 
 
 class Base:
@@ -86,14 +64,12 @@ class Base:
         self.eos: int = tokenizer.eos_token_id
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos
         self._body = model.base_model
-        self._head = model.get_output_embeddings()
+        self.head_layer: nn.Module = model.get_output_embeddings()
+        self.table_layer: nn.Module = model.get_input_embeddings()
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self.linears: dict[str, SkillLinear] = {}
-        for slot, module in model.named_modules():
-            if isinstance(module, nn.Linear) and module is not self._head:
-                module.__class__ = SkillLinear
-                module.slot = slot
-                self.linears[slot] = module
+        self.linears: dict[str, SkillLinear | SkillConv1D] = attach(model, self.head_layer)
+        self.head_slot, self.table_slot = name_in(model, self.head_layer), name_in(model, self.table_layer)
+        listen(self.table_layer, self.table_slot)
 
     def layer_of(self, slot: str) -> int:
         """The number of the transformer layer that holds the linear layer `slot` (0 for one outside the layers)."""
@@ -119,12 +95,26 @@ class Base:
     @property
     def head(self) -> Float[Tensor, "vocabulary width"]:
         """The weights that turn a row of hidden states into logits."""
-        return self._head.weight
+        return self.head_layer.weight
+
+    @property
+    def table(self) -> Float[Tensor, "vocabulary width"]:
+        """The embeddings of the tokens, as they are stored (some models scale them afterwards)."""
+        return self.table_layer.weight
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the table of embeddings."""
+        return self.head is self.table
 
     def logits(self, rows: Float[Tensor, "row width"], tokens: slice | Tensor = slice(None)) -> Float[Tensor, "row token"]:
         """Scores of the next token for chosen rows of hidden states: never for rows, or `tokens`, that nobody asks about."""
-        bias = self._head.bias
-        logits = F.linear(rows, self.head[tokens], bias if bias is None else bias[tokens])
+        bias = self.head_layer.bias
+        edit = edit_of(self.head_slot)
+        if edit is None:
+            logits = F.linear(rows, self.head[tokens], bias if bias is None else bias[tokens])
+        else:
+            logits = edit(rows, self.head, bias, tokens)
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
     def encode(self, text: str, start: bool = False) -> list[int]:
@@ -156,7 +146,7 @@ class Base:
         """
         *shared, last = self.encode(prefix, start=True) if prefix else [None]
         start = [] if last is None else [last]  # so that an empty prompt has a token to go on from
-        if _BY_SAMPLE.get():
+        if by_sample():
             shared, start = [], shared + start
         tokens = [start + self.encode(prompt, start=not start) or [self.eos] for prompt in prompts]
         longest = max(map(len, tokens), default=0) + len(shared) + max_new_tokens
@@ -187,9 +177,9 @@ class Base:
         position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
         out: list[list[int]] = [[] for _ in prompts]
         alive = torch.arange(count)
-        at_hand = tuple(samples)
+        rows = tuple(samples)
         for _ in range(limit):
-            with _at_hand(at_hand):
+            with at_hand(rows):
                 hidden, cache = self.read(tokens, mask, position, cache)
             chosen = self.logits(hidden[:, -1]).argmax(-1)
             going = chosen != self.eos
@@ -200,7 +190,7 @@ class Base:
             position = position[:, -1:] + 1
             if not going.all():
                 alive, chosen, mask, position = alive[going], chosen[going], mask[going], position[going]
-                at_hand = tuple(samples[row] for row in alive.tolist())
+                rows = tuple(samples[row] for row in alive.tolist())
                 cache.batch_select_indices(going.nonzero()[:, 0])
             tokens = chosen[:, None]
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
@@ -251,9 +241,7 @@ def load_base(name: str = gemma.NAME, dtype: str = "auto") -> Base:
         raise BadBase(f"the tokenizer of `{name}` has no end-of-sequence token.", "set eos_token in its tokenizer_config.json")
     base = Base(name, folder_digest(folder), model, tokenizer)
     if not base.linears:
-        raise BadBase(
-            f"`{name}` has no torch.nn.Linear layer that a skill could attach to.", "choose a model with linear layers"
-        )
+        raise BadBase(f"`{name}` has no linear layer that a skill could attach to.", "choose a model with linear layers")
     _check_logits(base)
     return base
 

@@ -18,7 +18,8 @@ from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__
 from .errors import BadData, BadOption, SkillweaveError
-from .result import Table, one_line, show
+from .reports import Papers
+from .result import one_line, show
 
 BATCH = 32
 """Lines of stdin that `run` answers together."""
@@ -278,20 +279,12 @@ def _blanks_kept(lines: Iterable[str], answers: Iterable[str]) -> Iterator[str]:
 
 
 app.command("skillweave.cli_merge:merge", name="merge", help="Merge adapters into one; no model is loaded.", sort_key=4.5)
+app.command("skillweave.cli_adapters:import_", name="import", help="Make a skill of a PEFT adapter.", sort_key=4.6)
+app.command("skillweave.cli_adapters:export_", name="export", help="Make a PEFT adapter of a skill.", sort_key=4.7)
+app.command("skillweave.cli_adapters:inspect_", name="inspect", help="Look into adapters, and compare them.", sort_key=4.8)
 app.command("skillweave.cli_library:app", name="library", help="Look after the library.", sort_key=5)
 app.command("skillweave.cli_tasks:app", name="tasks", help="List the tasks, or show examples of one.", sort_key=6)
 app.command("skillweave.cli_prune:prune", name="prune", help="Cut the least MLP neurons out of a base model.", sort_key=10)
-
-
-@dataclass(frozen=True)
-class Papers:
-    """Rows of the catalog."""
-
-    papers: tuple
-
-    def table(self) -> Table:
-        rows = tuple((p.number, p.title, p.room, p.what, p.state, p.command) for p in self.papers)
-        return Table(("n", "title", "room", "what it is", "state", "command"), rows, note=f"{len(rows)} papers")
 
 
 @app.command(sort_key=7)

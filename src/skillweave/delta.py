@@ -1,17 +1,22 @@
 """LowRank: a change of weights held as factors, ΔW = scale · B A for each linear layer it touches, and its exact algebra.
 
 Sums, scales, inner products and energies are taken in the factors; ΔW itself (outside x inside) is never formed for them.
+
+Adapters from elsewhere hold more at times: a bias, a table of embeddings, the magnitudes of DoRA (2402.09353), weights that
+take the place of the base's. The first two are linear and are carried along; the others have no sum, and every operation here
+that would need one says so.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .base import Base
+from .errors import BadOption
 
 
 @dataclass(frozen=True)
@@ -22,19 +27,43 @@ class Factors:
     b: Float[Tensor, "outside rank"]
     scale: float = 1.0
     """Unitless; alpha / r in the terms of LoRA (2106.09685)."""
+    bias: Float[Tensor, " outside"] | None = None
+    """Added to what the layer gives, times scale."""
+    magnitude: Float[Tensor, " outside"] | None = None
+    """DoRA: the length that each row of W + scale · b @ a is given."""
+    lookup: bool = False
+    """The layer is a table of embeddings: what goes in is a token, one column of `a`."""
 
     @property
     def rank(self) -> int:
         return self.a.shape[0]
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What there is of a, b, bias and magnitude."""
+        found = {name: getattr(self, name) for name in ("a", "b", "bias", "magnitude")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
     def dense(self) -> Float[Tensor, "outside inside"]:
         """ΔW itself, in fp32."""
+        check_linear(self)
         return self.scale * (self.b.float() @ self.a.float())
 
     def inner(self, other: "Factors") -> float:
         """⟨ΔW, ΔW'⟩ = Σ (A A'ᵀ) ∘ (Bᵀ B'), times both scales."""
+        check_linear(self, other)
         a, b = self.a.double() @ other.a.double().t(), self.b.double().t() @ other.b.double()
         return self.scale * other.scale * float((a * b).sum())
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What takes the place of a weight of the base."""
+
+    values: Tensor
+    """The new weight, or the new rows."""
+    rows: Int[Tensor, " row"] | None = None
+    """Which rows are new; all of them if not given."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +71,34 @@ class LowRank:
     """A skill's weights: factors by the name of the linear layer."""
 
     factors: Mapping[str, Factors]
+    replaced: Mapping[str, Replacement] = field(default_factory=dict)
+    """Weights of the base, by name, that the skill brings itself."""
+
+    def check_sum(self) -> None:
+        """Raises BadOption if this is more than a sum of products can hold."""
+        check_linear(*self.factors.values())
+        if self.replaced:
+            raise BadOption(
+                f"an adapter that replaces {', '.join(self.replaced)} cannot be scaled or added to others: "
+                "weights that take a place have no sum.",
+                "use it by itself at strength one",
+            )
+
+    def check_plain(self) -> None:
+        """Raises BadOption if this is more than products of factors on linear layers."""
+        self.check_sum()
+        for slot, f in self.factors.items():
+            if f.bias is not None or f.lookup:
+                what = "a table of embeddings" if f.lookup else "a bias"
+                raise BadOption(
+                    f"an adapter with {what} (`{slot}`) cannot be thinned out: that is defined for linear layers alone.",
+                    "merge it with --method sum",
+                )
 
     def scaled(self, by: float) -> "LowRank":
         """by · ΔW; a negative number takes the skill away."""
-        return LowRank({s: Factors(f.a, f.b, f.scale * by) for s, f in self.factors.items()})
+        self.check_sum()
+        return LowRank({s: replace(f, scale=f.scale * by) for s, f in self.factors.items()})
 
     def inner(self, other: "LowRank") -> float:
         """⟨ΔW, ΔW'⟩ over all layers that both change."""
@@ -63,14 +116,15 @@ class LowRank:
 
     @property
     def parameters(self) -> int:
-        return sum(f.a.numel() + f.b.numel() for f in self.factors.values())
+        return sum(t.numel() for t in self.tensors().values()) + sum(r.values.numel() for r in self.replaced.values())
 
     def tensors(self) -> dict[str, Tensor]:
         """Every factor by name (`layer.a`, `layer.b`)."""
-        return {f"{slot}.{side}": getattr(f, side) for slot, f in self.factors.items() for side in "ab"}
+        return {f"{slot}.{side}": tensor for slot, f in self.factors.items() for side, tensor in f.tensors.items()}
 
     def detach(self) -> "LowRank":
-        return LowRank({s: Factors(f.a.detach(), f.b.detach(), f.scale) for s, f in self.factors.items()})
+        detached = {s: replace(f, **{n: t.detach() for n, t in f.tensors.items()}) for s, f in self.factors.items()}
+        return LowRank(detached, self.replaced)
 
     @staticmethod
     def fresh(base: Base, rank: int, scale: float, seed: int) -> "LowRank":
@@ -90,14 +144,29 @@ def weighted_sum(parts: Sequence[tuple[LowRank, Mapping[str, float]]]) -> LowRan
 
     Each part comes with its weight for each of its layers. Parts may touch different layers.
     """
+    for part, _ in parts:
+        part.check_sum()
     slots = dict.fromkeys(slot for part, _ in parts for slot in part.factors)
     return LowRank({s: stacked([(part.factors[s], weights[s]) for part, weights in parts if s in part.factors]) for s in slots})
 
 
 def stacked(parts: Sequence[tuple[Factors, float]]) -> Factors:
-    """Σ weight · ΔW of one layer, exact: factors side by side."""
+    """Σ weight · ΔW of one layer, exact: factors side by side, biases added up."""
+    check_linear(*(f for f, _ in parts))
     a = torch.cat([f.a.float() for f, _ in parts])
-    return Factors(a, torch.cat([f.b.float() * (f.scale * weight) for f, weight in parts], 1))
+    b = torch.cat([f.b.float() * (f.scale * weight) for f, weight in parts], 1)
+    biases = [f.bias.float() * (f.scale * weight) for f, weight in parts if f.bias is not None]
+    return Factors(a, b, bias=torch.stack(biases).sum(0) if biases else None, lookup=parts[0][0].lookup)
+
+
+def check_linear(*factors: Factors) -> None:
+    """Raises BadOption if one of them is a DoRA, whose change is not the product of its factors."""
+    if any(f.magnitude is not None for f in factors):
+        raise BadOption(
+            "a DoRA adapter cannot be scaled, compared or added to others in its factors: it rescales the base's own weights, "
+            "and such changes have no low-rank sum.",
+            "use it by itself, or make a plain adapter of it: skillweave import ADAPTER --materialise RANK",
+        )
 
 
 def cosines(skills: Sequence[LowRank]) -> Float[Tensor, "skill skill"]:
@@ -105,6 +174,7 @@ def cosines(skills: Sequence[LowRank]) -> Float[Tensor, "skill skill"]:
     inner = torch.zeros(len(skills), len(skills), dtype=torch.float64)
     for slot in dict.fromkeys(slot for skill in skills for slot in skill.factors):
         here = [(k, skill.factors[slot]) for k, skill in enumerate(skills) if slot in skill.factors]
+        check_linear(*(f for _, f in here))
         a = torch.cat([f.a.float() for _, f in here])  # (ranks, inside)
         b = torch.cat([f.b.float() * f.scale for _, f in here], 1)  # (outside, ranks)
         owner = torch.repeat_interleave(torch.tensor([k for k, _ in here]), torch.tensor([f.rank for _, f in here]))

@@ -115,13 +115,20 @@ def _check_adapter(folder: Path) -> None:
 
 def _json_object(path: Path, text: bytes) -> dict:
     try:
-        value = json.loads(text.decode())
+        value = json.loads(text.decode(), object_pairs_hook=_no_doubles)
     except (ValueError, RecursionError) as error:
         what = "its header" if path.suffix == ".safetensors" else "it"
         raise BadSkill(f"{path} is corrupt: {what} is not JSON.", _AGAIN) from error
     if not isinstance(value, dict):
         raise BadSkill(f"{path} is corrupt: it does not hold a JSON object.", _AGAIN)
     return value
+
+
+def _no_doubles(pairs: list[tuple[str, object]]) -> dict:
+    """A name that is there twice means one thing to one reader and another to the next."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name is there twice")
+    return dict(pairs)
 
 
 def _span(path: Path, name: str, entry) -> tuple[int, int]:

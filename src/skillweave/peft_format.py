@@ -1,42 +1,104 @@
 """LoRA adapters on disk as PEFT writes them: `adapter_config.json` and `adapter_model.safetensors`.
 
 What is written here, PEFT loads with no missing and no unexpected key. What is read here is read strictly: the tensors are
-the truth, the configuration is a claim about them, and a field that would change the result and is not understood is refused.
+the truth, the configuration is a claim about them, and what would change the result and is not understood is refused.
+
+    LAYER.lora_A.weight, LAYER.lora_B.weight    (rank, inside), (outside, rank); lora_B.bias and lora_magnitude_vector at times
+    LAYER.lora_embedding_A, lora_embedding_B    (rank, tokens), (width, rank)
+    LAYER.token_adapter.trainable_tokens_delta  new rows of the embeddings (values, whatever the name says)
+    LAYER.base_layer.weight                     a copy of the base's own weight, no part of the skill
+    LAYER.weight, LAYER.bias                    modules_to_save: what takes the place of the base's
 """
 
 import json
-import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from .delta import Factors, LowRank
+from .delta import Factors, LowRank, Replacement
+from .door import check_safetensors
 from .errors import BadSkill
+from .peft_config import AGAIN, PREFIX, Config, read_config
 
-PREFIX = "base_model.model."
-_KEY = re.compile(r"base_model\.model\.(?P<slot>.+)\.lora_(?P<side>[AB])\.weight")
-_PLAIN = {"use_dora", "lora_bias", "use_qalora", "use_bdlora", "fan_in_fan_out"}
-_EMPTY = {"modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config",
-          "arrow_config", "alora_invocation_tokens", "kasa_config", "eva_config", "corda_config",
-          "lora_ga_config"}  # fmt: skip
+WEIGHTS = "adapter_model.safetensors"
+_PARTS = {
+    "a": r"lora_A(\.default)?\.weight",
+    "b": r"lora_B(\.default)?\.weight",
+    "bias": r"lora_B(\.default)?\.bias",
+    "magnitude": r"lora_magnitude_vector(\.default)?(\.weight)?",
+    "table_a": r"lora_embedding_A(\.default)?",
+    "table_b": r"lora_embedding_B(\.default)?",
+    "rows": r"token_adapter\.trainable_tokens_delta(\.default)?",
+    "copy": r"base_layer\.weight",
+}
+_KEY = re.compile(r"(?P<slot>.+?)\.(?:" + "|".join(f"(?P<{part}>{words})" for part, words in _PARTS.items()) + ")")
+_FULL = re.compile(r"(?P<slot>.+?)(\.modules_to_save(\.default)?)?\.(?P<part>weight|bias)")
+_KINDS = {torch.float16, torch.bfloat16, torch.float32}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a folder in PEFT's format holds."""
+
+    skill: LowRank
+    config: Config
+    copies: Mapping[str, Tensor]
+    """Weights of the base that the file repeats, by layer."""
 
 
 def save_adapter(folder: Path, skill: LowRank, base_name: str) -> None:
     """Write `skill` (fp32) to `folder`; layers of unequal rank go into PEFT's rank and alpha patterns."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
+    if not skill.factors:
+        raise BadSkill("an adapter without factors cannot be written in PEFT's format.", "give it at least one layer")
+    tensors: dict[str, Tensor] = {}
     for slot, f in skill.factors.items():
-        tensors[f"{PREFIX}{slot}.lora_A.weight"] = f.a.detach().float().contiguous()
-        tensors[f"{PREFIX}{slot}.lora_B.weight"] = f.b.detach().float().contiguous()
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        tensors |= _written(slot, f, skill)
+    rows = {}
+    for weight, new in skill.replaced.items():
+        slot = weight.rpartition(".")[0]
+        if new.rows is None:
+            tensors[PREFIX + weight] = new.values
+        else:
+            tensors[f"{PREFIX}{slot}.token_adapter.trainable_tokens_delta"] = new.values
+            rows[slot] = new.rows.tolist()
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {key: tensor.detach().float().contiguous() for key, tensor in tensors.items()}
+    save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / "adapter_config.json").write_text(json.dumps(_config_of(skill, base_name, rows), indent=2))
+
+
+def _written(slot: str, f: Factors, skill: LowRank) -> dict[str, Tensor]:
+    """The tensors of one layer under PEFT's names."""
+    dora, bias = (any(getattr(other, part) is not None for other in skill.factors.values()) for part in ("magnitude", "bias"))
+    if (f.lookup and (dora or bias)) or (dora and (bias or f.magnitude is None)):
+        raise BadSkill(
+            f"PEFT's format cannot hold `{slot}` beside the other layers: all have magnitudes, or biases, or none has.",
+            "make plain adapters of them (embeddings can have neither)",
+        )
+    if f.lookup:
+        return {f"{PREFIX}{slot}.lora_embedding_A": f.a, f"{PREFIX}{slot}.lora_embedding_B": f.b}
+    found = {f"{PREFIX}{slot}.lora_A.weight": f.a, f"{PREFIX}{slot}.lora_B.weight": f.b}
+    if dora:
+        found[f"{PREFIX}{slot}.lora_magnitude_vector"] = f.magnitude
+    if bias:
+        found[f"{PREFIX}{slot}.lora_B.bias"] = torch.zeros(len(f.b)) if f.bias is None else f.bias
+    return found
+
+
+def _config_of(skill: LowRank, base_name: str, rows: Mapping[str, list[int]]) -> dict[str, Any]:
     rank = skill.rank
     first = next(iter(skill.factors.values()))
     alpha = rank * first.scale
     ranks = {slot: f.rank for slot, f in skill.factors.items() if f.rank != rank}
     alphas = {slot: f.rank * f.scale for slot, f in skill.factors.items() if f.rank * f.scale != alpha}
+    full = sorted({weight.rpartition(".")[0] for weight, new in skill.replaced.items() if new.rows is None})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -49,13 +111,17 @@ def save_adapter(folder: Path, skill: LowRank, base_name: str) -> None:
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "use_rslora": False,
-        "use_dora": False,
-        "modules_to_save": None,
+        "use_dora": first.magnitude is not None,
+        "modules_to_save": full or None,
         "rank_pattern": {_whole(slot): value for slot, value in ranks.items()},
         "alpha_pattern": {_whole(slot): value for slot, value in alphas.items()},
         "target_modules": sorted(skill.factors),
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
+    if any(f.bias is not None for f in skill.factors.values()):
+        config["lora_bias"] = True
+    if rows:
+        config["trainable_token_indices"] = dict(rows)
+    return config
 
 
 def _whole(slot: str) -> str:
@@ -64,72 +130,87 @@ def _whole(slot: str) -> str:
 
 
 def load_adapter(folder: Path, name: str = "") -> LowRank:
-    """Read a LoRA of linear layers. Raises BadSkill with the file and what is wrong with it."""
+    """The skill in a folder. Raises BadSkill with the file and what is wrong with it."""
+    return read_adapter(folder, name).skill
+
+
+def read_adapter(folder: Path, name: str = "") -> Adapter:
+    """Everything in a folder. Raises BadSkill with the file and what is wrong with it."""
     called = name or folder.name
-    config = _config(folder, called)
+    config = read_config(folder, called)
+    found: dict[str, dict[str, Tensor]] = {}
+    replaced: dict[str, Replacement] = {}
+    for name, tensor in _tensors(folder / WEIGHTS, called).items():
+        key = name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
+        known, full = _KEY.fullmatch(key), _FULL.fullmatch(key)
+        if known:
+            part = next(part for part in _PARTS if known[part])
+            place, slot = found.setdefault(known["slot"], {}), part
+        elif full and config.saves(full["slot"]):
+            place, slot, tensor = replaced, f"{full['slot']}.{full['part']}", Replacement(tensor)
+        else:
+            hint = "a resized vocabulary needs a base with that vocabulary" if full else "fetch or learn it again"
+            raise BadSkill(f"the adapter of `{called}` holds `{name}`, which its configuration does not account for.", hint)
+        if slot in place:
+            raise BadSkill(f"the adapter of `{called}` holds `{name}` twice, under two names.", AGAIN)
+        place[slot] = tensor
+    copies = {slot: parts.pop("copy") for slot, parts in found.items() if "copy" in parts}
+    for slot, parts in found.items():
+        if "rows" in parts:
+            replaced[f"{slot}.weight"] = _rows(called, slot, parts.pop("rows"), config)
+    factors = {slot: _factors(called, slot, parts, config) for slot, parts in found.items() if parts}
+    if not factors:
+        raise BadSkill(f"the adapter of `{called}` holds no weights.", AGAIN)
+    return Adapter(LowRank(factors, replaced), config, copies)
+
+
+def _tensors(file: Path, called: str) -> dict[str, Tensor]:
+    """The tensors of a file, all of them finite numbers."""
     try:
-        tensors = load_file(folder / "adapter_model.safetensors")
+        check_safetensors(file)
+        tensors = load_file(file)
     except FileNotFoundError as error:
-        raise BadSkill(
-            f"`{called}` has no adapter_model.safetensors.", "only safetensors are read: a pickle can run code"
-        ) from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BadSkill(
-            f"the adapter of `{called}` is corrupt: {str(error).splitlines()[0]}.", "fetch or learn it again"
-        ) from error
-    sides: dict[str, dict[str, torch.Tensor]] = {}
+        raise BadSkill(f"`{called}` has no {file.name}.", "only safetensors are read: a pickle can run code") from error
+    except (BadSkill, SafetensorError, OSError, ValueError) as error:
+        reason = error.message if isinstance(error, BadSkill) else str(error)
+        raise BadSkill(f"the adapter of `{called}` is corrupt: {reason.splitlines()[0].rstrip('.')}.", AGAIN) from error
     for key, tensor in tensors.items():
-        found = _KEY.fullmatch(key)
-        if not found:
-            raise BadSkill(f"the adapter of `{called}` holds `{key}`, which is not a LoRA of a linear layer.")
-        sides.setdefault(found["slot"], {})[found["side"]] = tensor
-    if not sides:
-        raise BadSkill(f"the adapter of `{called}` holds no weights.", "fetch or learn it again")
-    return LowRank({slot: _factors(called, slot, pair, config) for slot, pair in sides.items()})
+        if tensor.dtype not in _KINDS:
+            raise BadSkill(f"`{key}` of `{called}` is in {str(tensor.dtype)[6:]}, not in 16 or 32 bit floating point.", AGAIN)
+        if not torch.isfinite(tensor).all():
+            raise BadSkill(f"the adapter of `{called}` has values that are not finite in `{key.removeprefix(PREFIX)}`.", AGAIN)
+    return tensors
 
 
-def _config(folder: Path, called: str) -> dict:
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-    except FileNotFoundError as error:
-        raise BadSkill(f"`{called}` has no adapter_config.json.", "a skill's adapter is a folder in PEFT's format") from error
-    except (ValueError, OSError) as error:
-        raise BadSkill(f"adapter_config.json of `{called}` is not JSON: {error}.", "fetch or learn it again") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise BadSkill(f"`{called}` is an adapter of type {kind!r}; only LORA is read.", "convert it with peft.convert_to_lora")
-    odd = [k for k in _PLAIN if config.get(k)] + [k for k in _EMPTY if config.get(k)]
-    if config.get("bias", "none") != "none":
-        odd.append("bias")
-    if config.get("init_lora_weights", True) not in (True, False, "gaussian", "orthogonal", "eva"):
-        odd.append("init_lora_weights")
-    if odd:
-        raise BadSkill(
-            f"`{called}` uses {', '.join(sorted(odd))} of PEFT, which would not be read rightly.", "use a plain LoRA"
-        )
-    return config
-
-
-def _factors(called: str, slot: str, pair: dict[str, torch.Tensor], config: dict) -> Factors:
-    a, b = pair.get("A"), pair.get("B")
+def _factors(called: str, slot: str, parts: dict[str, Tensor], config: Config) -> Factors:
+    lookup = "table_a" in parts or "table_b" in parts
+    names = ("table_a", "table_b") if lookup else ("a", "b")
+    a, b = (parts.get(part) for part in names)
     if a is None or b is None:
-        raise BadSkill(f"the adapter of `{called}` has only one of the two factors of `{slot}`.", "fetch or learn it again")
+        raise BadSkill(f"the adapter of `{called}` has only one of the two factors of `{slot}`.", AGAIN)
     if a.dim() != 2 or b.dim() != 2 or a.shape[0] != b.shape[1] or not len(a):
         raise BadSkill(f"the factors of `{slot}` in `{called}` do not fit: {tuple(b.shape)} and {tuple(a.shape)}.")
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        raise BadSkill(f"the adapter of `{called}` has values that are not finite in `{slot}`.", "fetch or learn it again")
-    alpha, rank = _alpha(called, slot, config), a.shape[0]  # the tensor's own rank, whatever the patterns say
-    return Factors(a, b, alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
+    wanted = {*names, *(["bias"] if config["lora_bias"] else []), *(["magnitude"] if config["use_dora"] else [])}
+    if lookup and len(wanted) > 2:
+        raise BadSkill(f"`{called}` is a DoRA, or has biases, on the embeddings `{slot}`.", "train it on linear layers only")
+    if odd := sorted(wanted ^ parts.keys()):
+        what = f"use_dora and lora_bias say otherwise ({', '.join(odd)})"
+        raise BadSkill(f"the tensors of `{slot}` in `{called}` are not those of its configuration: {what}.", AGAIN)
+    for part in ("bias", "magnitude"):
+        if part in parts and parts[part].shape != b.shape[:1]:
+            raise BadSkill(f"the {part} of `{slot}` in `{called}` has the shape {tuple(parts[part].shape)}.", AGAIN)
+    scale = config.scale(slot, a.shape[0])  # the tensor's own rank, whatever the patterns say
+    return Factors(a, b, scale, parts.get("bias"), parts.get("magnitude"), lookup)
 
 
-def _alpha(called: str, slot: str, config: dict) -> float:
-    """PEFT's lora_alpha of one layer."""
-    try:
-        patterns = (config.get("alpha_pattern") or {}).items()
-        own = (value for pattern, value in patterns if re.match(rf"(.*\.)?({pattern})$", slot))
-        alpha = float(next(own, config.get("lora_alpha", 8)))
-    except (ValueError, TypeError, AttributeError, re.error):
-        alpha = math.nan
-    if not math.isfinite(alpha):
-        raise BadSkill(f"lora_alpha or alpha_pattern of `{called}` gives no number for `{slot}`.", "fetch or learn it again")
-    return alpha
+def _rows(called: str, slot: str, values: Tensor, config: Config) -> Replacement:
+    """New rows of the embeddings, with their tokens."""
+    tokens = config["trainable_token_indices"]
+    if isinstance(tokens, dict):
+        tokens = next((rows for name, rows in tokens.items() if slot == name or slot.endswith(f".{name}")), None)
+    if not tokens or values.dim() != 2 or len(tokens) != len(values) or len(set(tokens)) < len(tokens):
+        raise BadSkill(
+            f"`{called}` has new rows for `{slot}`, {tuple(values.shape)}, that trainable_token_indices does not account for.",
+            AGAIN,
+        )
+    return Replacement(values, torch.tensor(tokens))

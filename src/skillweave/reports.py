@@ -106,3 +106,14 @@ class Answers:
 
     skill: str
     answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Papers:
+    """Rows of the catalog."""
+
+    papers: tuple
+
+    def table(self) -> Table:
+        rows = tuple((p.number, p.title, p.room, p.what, p.state, p.command) for p in self.papers)
+        return Table(("n", "title", "room", "what it is", "state", "command"), rows, note=f"{len(rows)} papers")

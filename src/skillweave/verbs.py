@@ -108,6 +108,8 @@ def compose(
     if not examples:
         raise BadData(f"{source.name} has no training examples.", "give a task or file with at least one")
     model, weights = _with_skills(members)
+    for skill in weights.values():
+        skill.check_sum()
     key = sha256_json([[m.digest for m in members], method, vars(fitter), source.digest(), len(examples), seed])
     state = shelf.path / ".work" / f"{key[:32]}.safetensors"
     steps = getattr(fitter, "steps", 0)

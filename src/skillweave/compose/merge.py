@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..base import Base
 from ..composition import Composition
-from ..delta import Factors, LowRank, stacked
+from ..delta import Factors, LowRank, check_linear, stacked
 from ..errors import BadOption
 from ..learn.loop import Log, Tick
 from ..task import Example
@@ -116,6 +116,8 @@ class Merging:
 
 def merge(skills: Sequence[LowRank], weights: Sequence[float], rank: Rank = None) -> Merged:
     """Σ weight · ΔW of `skills`, cut to `rank`. Skills may differ in ranks and in the layers they change."""
+    for skill in skills:
+        skill.check_sum()
     factors: dict[str, Factors] = {}
     layers: dict[str, Kept] = {}
     for slot in dict.fromkeys(slot for skill in skills for slot in skill.factors):
@@ -126,6 +128,7 @@ def merge(skills: Sequence[LowRank], weights: Sequence[float], rank: Rank = None
 
 def truncate(f: Factors, rank: int | float) -> tuple[Factors, Kept]:
     """The best change of `rank` (or of that share of the energy), singular values halved between the two factors."""
+    check_linear(f)
     a, b = f.a.float(), f.b.float() * f.scale
     if f.rank > a.shape[1]:  # more directions than there are: the product is the smaller thing
         a, b = torch.eye(a.shape[1]), b @ a
@@ -140,11 +143,18 @@ def truncate(f: Factors, rank: int | float) -> tuple[Factors, Kept]:
     real = int((squares > NOISE**2 * gram_a.trace() * gram_b.trace()).sum())
     k = max(1, min(real, rank if isinstance(rank, int) else _enough(squares, rank)))
     if not real:  # the parts cancel: a change of zero, of rank one because every adapter has a rank
-        return Factors(torch.zeros_like(a[:1]), torch.zeros_like(b[:, :1])), Kept(1, f.rank, energy, 1.0)
+        zero = Factors(torch.zeros_like(a[:1]), torch.zeros_like(b[:, :1]), bias=_bias(f), lookup=f.lookup)
+        return zero, Kept(1, f.rank, energy, 1.0)
     u, half = u[:, :k], squares[:k] ** 0.25  # √S
     left, right = gram_a @ root.t() @ u / half**3, (u.t() @ root) / half[:, None]
     share = min(1.0, float(squares[:k].sum() / squares.sum()))
-    return Factors((right.float() @ a).contiguous(), (b @ left.float()).contiguous()), Kept(k, f.rank, energy, share)
+    a, b = (right.float() @ a).contiguous(), (b @ left.float()).contiguous()
+    return Factors(a, b, bias=_bias(f), lookup=f.lookup), Kept(k, f.rank, energy, share)
+
+
+def _bias(f: Factors) -> Tensor | None:
+    """The bias of `f` with its scale in it."""
+    return f.bias if f.bias is None else f.bias.float() * f.scale
 
 
 def _root(gram: Tensor) -> Tensor:

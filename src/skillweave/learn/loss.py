@@ -31,6 +31,7 @@ NOTHING = 2.0**-24
 
 def bank_loss(bank: SkillBank, batch: Batch, alpha: Tensor | None = None) -> Float[Tensor, ""]:
     """Nats per labelled token of `batch` with the bank's skills at strength `alpha`."""
+    bank.check_head()
     with bank.on(alpha):
         hidden = bank.base.hidden(batch.tokens)
     return cross_entropy(bank.base, hidden.flatten(0, 1)[batch.rows], batch.labels)
