@@ -17,6 +17,7 @@ from pathlib import Path
 import griffe
 import pages
 from pages import ROOT, table
+from pictures import PICTURES
 from rich.console import Console
 
 DOCS = ROOT / "docs"
@@ -126,7 +127,7 @@ def papers() -> str:
     from skillweave.papers import catalog
 
     rows = [
-        [str(p.number), f"[{p.title}]({p.url})", p.room, p.what, f"{p.state}: `{p.command}`" if p.command else p.state]
+        [_own_page(p.number), f"[{p.title}]({p.url})", p.room, p.what, f"{p.state}: `{p.command}`" if p.command else p.state]
         for p in catalog.load()
     ]
     counts = [f"{sum(p.state == state for p in catalog.load())} {state}" for state in catalog.STATES]
@@ -137,6 +138,11 @@ def papers() -> str:
         "mean that the paper's claims were reproduced. `skillweave papers WORD` searches this table."
     )
     return page("Papers", intro, table(["", "paper", "room", "what it is", "state"], *rows))
+
+
+def _own_page(number: int) -> str:
+    """The number of a paper, as a link where it has a page of its own."""
+    return f"[{number}]({number}.md)" if (DOCS / "papers" / f"{number}.md").is_file() else str(number)
 
 
 def results() -> str:
@@ -154,6 +160,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/python.md": python_api,
     "papers/index.md": papers,
     "results.md": results,
+    **PICTURES,
 }
 
 

@@ -1,11 +1,14 @@
 """The catalog holds 56 papers, each row complete, valid and findable."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from skillweave.errors import NotFound
-from skillweave.papers import catalog
+from skillweave.papers import catalog, reproduction
+
+ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = {"compose", "curriculum", "guard", "learn", "measure", "serve", "studio"}
 WORLDS = {"worlds/cad", "worlds/control", "worlds/motion", "worlds/music", "worlds/vision"}
@@ -31,7 +34,7 @@ def test_no_two_rows_say_the_same():
 
 
 def test_only_what_the_quickstart_uses_is_called_in_use():
-    in_use = {paper.number: paper.command for paper in catalog.load() if paper.state != "planned"}
+    in_use = {paper.number: paper.command for paper in catalog.load() if paper.state == "in use"}
     assert in_use == {1: "skillweave quickstart", 47: "skillweave quickstart"}
 
 
@@ -71,3 +74,11 @@ def test_get_says_what_to_do_about_a_wrong_number(number):
     with pytest.raises(NotFound, match=f"no paper `{number}`") as caught:
         catalog.get(number)
     assert "skillweave papers" in caught.value.hint
+
+
+def test_what_is_reproduced_has_a_file_a_result_and_a_page():
+    done = [paper for paper in catalog.load() if paper.state == "reproduced"]
+    assert done
+    for paper in done:
+        assert reproduction.load(paper.number).CRITERION and paper.command == f"skillweave reproduce {paper.number}"
+        assert (ROOT / "results" / f"p{paper.number:02}.json").is_file() and (ROOT / f"docs/papers/{paper.number}.md").is_file()

@@ -242,3 +242,43 @@ def test_a_fragment_without_a_kind_or_a_sentence_is_named(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=name):
         changelog.fragments(tmp_path)
+
+
+# --- pictures
+
+
+def test_a_picture_shows_what_the_result_says():
+    import pictures
+
+    arms = {
+        "full": {"exact": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 3}, "blind": {"mean": 0.25, "low": 0.25, "high": 0.25}}
+    }
+    arms |= {"ours 20 %": {"exact": {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3}}, "ours 40 %": {}, "theirs 20 %": {}}
+    result = {"values": {"arms": arms}}
+    curve = pictures.curve(result, "ours & us", "exact", "ours", "full", "blind")
+    assert curve.points == ((0.0, 0.5, 0.4, 0.6), (0.2, 1.0, 1.0, 1.0)) and curve.level == 0.25
+    flat, log = (pictures.svg("t", [pictures.Panel("p", "x", (curve,), log)]) for log in (False, True))
+    top, bottom, left, right = 34, 256, 48, 318
+    assert f'points="{left:.1f},{(top + bottom) / 2:.1f} {right:.1f},{top:.1f}"' in flat  # 50 % halfway up, 100 % at the top
+    assert f'points="{left:.1f},{bottom - 222 * 0.69897:.1f} {right:.1f},{top:.1f}"' in log  # log10 of 0.5, from 0.1 to 1
+    assert "ours &amp; us" in flat and "<script" not in flat
+
+
+def test_perplexities_are_averaged_in_logarithms():
+    import pictures
+
+    runs = [{"full": {"perplexity": x}, "other": {}} for x in (10.0, 1000.0)]
+    result = {"values": {"arms": {"full": {"perplexity": {"mean": 505.0}}, "other": {}}, "runs": runs}}
+    found = pictures.in_logs(result, "perplexity")["values"]["arms"]
+    assert found["full"]["perplexity"]["mean"] == pytest.approx(100.0) and found["other"] == {}
+    assert found["full"]["perplexity"]["low"] < 10 and result["values"]["arms"]["full"]["perplexity"]["mean"] == 505.0
+
+
+def test_names_of_curves_do_not_lie_on_each_other():
+    import pictures
+
+    curves = tuple(pictures.Curve(str(i), ((0.0, y, y, y), (1.0, y, y, y))) for i, y in enumerate((0.01, 0.0, 0.9, 0.02)))
+    panel = pictures.Panel("p", "x", curves)
+    heights = pictures._labels(panel, lambda y: 256 - 222 * y)
+    assert min(b - a for a, b in zip(sorted(heights), sorted(heights)[1:], strict=False)) >= 14 and max(heights) <= 260
+    assert sorted(range(4), key=heights.__getitem__) == [2, 3, 0, 1]

@@ -21,6 +21,7 @@ FRONT = {
     "cli_adapters",
     "cli_library",
     "cli_merge",
+    "cli_prune",
     "cli_tasks",
     "merging",
     "quickstart",

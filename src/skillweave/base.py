@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +82,16 @@ class Base:
         """Last hidden states, ready for the head. Padding on the right needs no mask: causal rows never look at it."""
         return self._body(input_ids=tokens, attention_mask=mask, use_cache=False, **options).last_hidden_state
 
+    def read(
+        self, tokens: Int[Tensor, "batch time"], mask: Tensor | None = None, position: Tensor | None = None, memory=None
+    ) -> tuple[Float[Tensor, "batch time width"], Any]:
+        """Last hidden states, and the key-value memory to go on from; `memory` is that of what was read before.
+
+        `mask` covers what is in the memory, too. Padding on the left needs it, and positions that count real tokens only.
+        """
+        out = self._body(input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=memory, use_cache=True)
+        return out.last_hidden_state, out.past_key_values
+
     @property
     def head(self) -> Float[Tensor, "vocabulary width"]:
         """The weights that turn a row of hidden states into logits."""
@@ -147,16 +158,12 @@ class Base:
             )
         order = sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i))
         answers: list[str] = [""] * len(tokens)
-        memory = self._read(shared) if shared else None
+        memory = self.read(torch.tensor([shared]))[1] if shared else None
         for at in range(0, len(order), batch):
             rows = order[at : at + batch]
             for i, out in zip(rows, self._decode(rows, tokens, max_new_tokens, memory, len(shared)), strict=True):
                 answers[i] = self.decode(out)
         return answers
-
-    def _read(self, tokens: list[int]):
-        """The key-value cache of one sequence."""
-        return self._body(input_ids=torch.tensor([tokens]), use_cache=True).past_key_values
 
     def _decode(self, samples: list[int], every: list[list[int]], limit: int, memory, shared: int) -> list[list[int]]:
         prompts = [every[i] for i in samples]
@@ -173,11 +180,8 @@ class Base:
         rows = tuple(samples)
         for _ in range(limit):
             with at_hand(rows):
-                step = self._body(
-                    input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
-                )
-            cache = step.past_key_values
-            chosen = self.logits(step.last_hidden_state[:, -1]).argmax(-1)
+                hidden, cache = self.read(tokens, mask, position, cache)
+            chosen = self.logits(hidden[:, -1]).argmax(-1)
             going = chosen != self.eos
             for row, token in zip(alive[going].tolist(), chosen[going].tolist(), strict=True):
                 out[row].append(token)

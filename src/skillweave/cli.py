@@ -144,13 +144,8 @@ def learn(
     from . import verbs
 
     where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
-    how: dict[str, Any] = {
-        "base": base,
-        "method": method,
-        "options": knobs.options(),
-        "description": description,
-        "replace": replace,
-    }
+    how: dict[str, Any] = {"base": base, "method": method, "options": knobs.options(), "description": description}
+    how["replace"] = replace
     return common.show(verbs.learn(name, **where, **how))
 
 
@@ -263,8 +258,7 @@ def _lines_of_stdin() -> Iterator[str]:
 
 
 def _run_json(answer, lines: list[str]) -> int:
-    asked = [line for line in lines if line.strip()]
-    report = answer(asked)
+    report = answer([line for line in lines if line.strip()])
     show(replace(report, answers=tuple(_blanks_kept(lines, report.answers))), json=True)
     return 0
 
@@ -290,6 +284,7 @@ app.command("skillweave.cli_adapters:export_", name="export", help="Make a PEFT 
 app.command("skillweave.cli_adapters:inspect_", name="inspect", help="Look into adapters, and compare them.", sort_key=4.8)
 app.command("skillweave.cli_library:app", name="library", help="Look after the library.", sort_key=5)
 app.command("skillweave.cli_tasks:app", name="tasks", help="List the tasks, or show examples of one.", sort_key=6)
+app.command("skillweave.cli_prune:prune", name="prune", help="Cut the least MLP neurons out of a base model.", sort_key=10)
 
 
 @app.command(sort_key=7)
@@ -379,8 +374,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _interrupted(argv)
     except Exception as error:
-        said = f"unexpected: {type(error).__name__}: {error}"
-        return _fail(2, f"{said}; please report with SKILLWEAVE_DEBUG=1 for the traceback")
+        return _fail(2, f"unexpected: {type(error).__name__}: {error}; please report with SKILLWEAVE_DEBUG=1 for the traceback")
 
 
 def _fail(code: int, sentence: str, hint: str = "") -> int:

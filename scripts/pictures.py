@@ -1,0 +1,143 @@
+"""Pictures from results/*.json, as SVG without scripts or fonts of its own: one line a curve, its 95 % interval a band.
+
+`scripts/docs.py generate` writes them beside the pages; a picture is text and changes only when its result does. Grey is the
+same on a light page and on a dark one, curves differ in dash as well as in colour, and each is named at its end.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import pages
+
+from skillweave.measure.stats import student
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+"""Told apart with any kind of colour vision (Okabe and Ito), and on white and black."""
+DASHES = ("none", "8 3", "2 3", "8 3 2 3")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 430, 300, 48, 112, 34, 44
+Point = tuple[float, float, float, float]
+"""x, mean, low, high."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    name: str
+    points: tuple[Point, ...]
+    level: float | None = None
+    """Height of a thin line of its own: what is reached by chance."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    across: str
+    curves: tuple[Curve, ...]
+    log: bool = False
+    """Whether heights are powers of ten."""
+
+
+def svg(title: str, panels: Sequence[Panel]) -> str:
+    """The panels side by side."""
+    body = "\n".join(f'<g transform="translate({i * WIDTH} 0)">\n{_panel(panel)}\n</g>' for i, panel in enumerate(panels))
+    size = f'viewBox="0 0 {WIDTH * len(panels)} {HEIGHT}" width="{WIDTH * len(panels)}" height="{HEIGHT}"'
+    style = 'font-family="system-ui, sans-serif" font-size="12" fill="#808080"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" {style}>\n<title>{escape(title)}</title>\n{body}\n</svg>\n'
+    )
+
+
+def _panel(panel: Panel) -> str:
+    points = [point for curve in panel.curves for point in curve.points]
+    means = [y for _, y, *_ in points]
+    right = max(x for x, *_ in points) or 1.0
+    if panel.log:
+        low, high = (f(math.log10(y) for y in means) for f in (min, max))
+        step = max(1, math.ceil((high - low) / 5))
+        low, high = math.floor(low), math.floor(low) + step * math.ceil((high - math.floor(low)) / step)
+        marks = [10.0**power for power in range(low, high + 1, step)]
+    else:
+        low, high = 0.0, 1.0
+        marks = [0.0, 0.25, 0.5, 0.75, 1.0]
+
+    def across(x: float) -> float:
+        return LEFT + x / right * (WIDTH - LEFT - RIGHT)
+
+    def up(y: float) -> float:
+        place = (math.log10(max(y, 1e-300)) if panel.log else y) - low
+        return HEIGHT - BOTTOM - min(max(place / ((high - low) or 1.0), 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [f'<text x="{LEFT}" y="18" font-weight="600">{escape(panel.title)}</text>']
+    for mark in marks:
+        name = f"{mark:.0%}" if not panel.log else f"{mark:,.0f}" if mark < 1e5 else f"{mark:.0e}".replace("e+0", "e")
+        parts.append(f'<path d="M{LEFT} {up(mark):.1f}H{WIDTH - RIGHT}" stroke="#808080" stroke-opacity=".25"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{up(mark) + 4:.1f}" text-anchor="end">{name}</text>')
+    for x in sorted({x for x, *_ in points}):
+        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:.0%}</text>')
+    parts.append(f'<text x="{across(right / 2):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(panel.across)}</text>')
+    for curve, (colour, dash), y in zip(panel.curves, zip(COLOURS, DASHES, strict=True), _labels(panel, up), strict=False):
+        parts.append(_curve(curve, colour, dash, across, up, y))
+    return "\n".join(parts)
+
+
+def _curve(curve: Curve, colour: str, dash: str, across: Callable, up: Callable, label: float) -> str:
+    line = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y, *_ in curve.points)
+    band = [f"{across(x):.1f},{up(high):.1f}" for x, _, _, high in curve.points]
+    band += [f"{across(x):.1f},{up(low):.1f}" for x, _, low, _ in reversed(curve.points)]
+    end = f'x="{WIDTH - RIGHT + 8}" y="{label:.1f}"'
+    parts = [
+        f'<polygon points="{" ".join(band)}" fill="{colour}" fill-opacity=".15"/>',
+        f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>',
+        f'<text {end} fill="{colour}">{escape(curve.name)}</text>',
+    ]
+    if curve.level is not None:
+        level = f"M{LEFT} {up(curve.level):.1f}H{WIDTH - RIGHT}"
+        parts.append(f'<path d="{level}" stroke="{colour}" stroke-dasharray="1 4"/>')
+    return "\n".join(parts)
+
+
+def _labels(panel: Panel, up: Callable) -> list[float]:
+    """Heights of the names at the ends of the curves, moved apart where they would lie on each other."""
+    order = sorted(range(len(panel.curves)), key=lambda i: up(panel.curves[i].points[-1][1]))
+    heights, last = [0.0] * len(order), -math.inf
+    for i in order:
+        heights[i] = last = max(up(panel.curves[i].points[-1][1]) + 4, last + 14)
+    over = max(0.0, last - (HEIGHT - BOTTOM + 4))
+    return [height - over for height in heights]
+
+
+def curve(result: Mapping, name: str, metric: str, series: str, start: str, blind: str = "") -> Curve:
+    """The curve of `metric` over the arms called `series N %`, from the arm `start` at 0 on."""
+    arms = result["values"]["arms"]
+    found = {0.0: arms[start].get(metric)}
+    found |= {float(arm.split()[1]) / 100: values.get(metric) for arm, values in arms.items() if arm.startswith(f"{series} ")}
+    points = tuple((x, v["mean"], v["low"], v["high"]) for x, v in sorted(found.items()) if v and v["mean"] is not None)
+    return Curve(name, points, arms[start][blind]["mean"] if blind else None)
+
+
+def in_logs(result: Mapping, metric: str) -> dict:
+    """The result with `metric` averaged over its runs in logarithms, since a mean of perplexities is that of the largest."""
+    arms = {}
+    for arm, values in result["values"]["arms"].items():
+        logs = [math.log(run[arm][metric]) for run in result["values"]["runs"] if run[arm].get(metric)]
+        arms[arm] = dict(values)
+        if logs:
+            mean = student(logs)
+            arms[arm][metric] = {"mean": math.exp(mean.value), "low": math.exp(mean.low), "high": math.exp(mean.high)}
+    return {"values": {"arms": arms}}
+
+
+def p31() -> str:
+    """What is left of each ability of a base whose MLPs were narrowed, and what the text costs by each score."""
+    result = pages.read(pages.RESULTS / "p31.json")
+    suites = {"facts": "facts blind", "rules": "rules blind", "formats": "", "formats sound": ""}
+    left = tuple(curve(result, name, name, "ppm", "full", blind) for name, blind in suites.items())
+    logs = in_logs(result, "perplexity")
+    right = tuple(curve(logs, name, "perplexity", name, "full") for name in ("ppm", "vow", "pon", "random"))
+    across = "share of MLP neurons cut"
+    panels = [Panel("right answers, by ppm", across, left), Panel("perplexity (log scale)", across, right, log=True)]
+    return svg("Abilities and perplexity of Gemma 3 270M against the share of MLP neurons that were cut", panels)
+
+
+PICTURES: dict[str, Callable[[], str]] = {"papers/31.svg": p31}

@@ -1,0 +1,64 @@
+"""Text that every installation has, the documentation of Python's standard library, and a model's perplexity on it."""
+
+import ast
+import math
+import random
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from ..base import Base
+from ..files import sha256_json
+from .choice import log_probabilities
+
+SHORTEST = 300
+"""Characters of the shortest text that is taken."""
+WINDOW = 192
+"""Tokens of a text that are read, from its beginning."""
+
+
+@cache
+def documentation() -> tuple[str, ...]:
+    """Every docstring of the modules of the standard library, in the order of the alphabet; it depends on Python's version."""
+    home = Path(ast.__file__).parent
+    found = set()
+    for name in sorted(sys.stdlib_module_names):
+        file = home / f"{name}.py"
+        file = file if file.is_file() else home / name / "__init__.py"
+        if not name.startswith("_") and file.is_file():
+            found |= {text for node in ast.walk(ast.parse(file.read_bytes())) if (text := _docstring(node))}
+    return tuple(sorted(found))
+
+
+def _docstring(node: ast.AST) -> str:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return (isinstance(node, kinds) and ast.get_docstring(node)) or ""
+
+
+def sample(n: int, seed: int) -> list[str]:
+    """`n` texts of at least `SHORTEST` characters."""
+    return random.Random(f"text/{seed}").sample([text for text in documentation() if len(text) >= SHORTEST], n)
+
+
+def digest(texts: Sequence[str]) -> str:
+    """What tells one sample from another: 12 hex digits."""
+    return sha256_json(list(texts))[:12]
+
+
+@torch.inference_mode()
+def perplexity(base: Base, texts: Sequence[str], batch: int = 16) -> float:
+    """exp of the mean nats per token over the first `WINDOW` tokens of each text."""
+    rows = sorted((base.encode(text, start=True)[: WINDOW + 1] for text in texts), key=len)
+    total, count = 0.0, 0
+    for at in range(0, len(rows), batch):
+        some = rows[at : at + batch]
+        width = len(some[-1]) - 1
+        tokens = torch.tensor([row[:-1] + [base.pad] * (width + 1 - len(row)) for row in some])
+        own = torch.tensor([[j < len(row) - 1 for j in range(width)] for row in some])
+        labels = torch.tensor([token for row in some for token in row[1:]])
+        total -= log_probabilities(base, base.hidden(tokens)[own], labels[:, None]).double().sum().item()
+        count += len(labels)
+    return math.exp(min(total / count, 100.0))  # of a ruined model: large, but a number
