@@ -47,11 +47,13 @@ def _skills(date: int, number: int, country: int) -> dict[str, SFT]:
 
 _FAIR = Effort(_skills(60, 120, 120), few=SFT(steps=40), test=100, kept=16, rates=(1e-3, 2e-3))
 EFFORTS = {
-    "quick": Effort(_skills(25, 50, 50), few=SFT(steps=12), test=40, kept=12, rates=(1e-3, 2e-3)),
+    "quick": Effort(_skills(25, 50, 50), few=SFT(steps=20), test=40, kept=8, rates=(1e-3, 2e-3), all_arms=False),
     "fair": _FAIR,
     "paper": replace(_FAIR, skills=_skills(60, 150, 150), test=200, kept=30, control=True),
 }
-"""quick and fair are to fit into 5 and 12 minutes; paper learns the skills longer and measures more."""
+"""quick and fair are to fit into 5 and 12 minutes: quick leaves arms out; paper learns the skills longer and measures more."""
+ALWAYS = (BASE, FRESH, WOVEN, JOINT)
+"""The arms of every effort: those that the criterion compares, and the base alone."""
 EVALUATION = 10
 """Ticks of the progress bar that an evaluation counts for."""
 
@@ -129,7 +131,7 @@ def plan(at: Setting) -> list[Job]:
         NEW: ScalesWithLora(replay=0.0, recombined=0.0),
         ALPHA: Scales(),
     }
-    return [
+    jobs = [
         job(JOINT, arms.joint, e.joint.steps + EVALUATION),
         *(job(f"skill {name}", arms.teach, e.skills[name].steps, name=name) for name in SKILLS),
         *(job(f"search {rate:g}", arms.search, e.few.steps, rate=rate) for rate in e.rates),
@@ -141,6 +143,7 @@ def plan(at: Setting) -> list[Job]:
         job(BASE, arms.prompted, EVALUATION, skills=False),
         job("example", arms.example, 1, (WOVEN,)),
     ]
+    return [j for j in jobs if e.all_arms or j.name not in ARMS or j.name in ALWAYS]
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Estimate]:

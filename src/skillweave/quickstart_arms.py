@@ -51,6 +51,8 @@ class Effort:
     """Held-out examples of each skill's own task."""
     rates: tuple[float, ...]
     """Learning rates that the fresh LoRA may choose from."""
+    all_arms: bool = True
+    """Whether the arms that the criterion does not compare run too."""
     control: bool = False
     """Whether a fresh LoRA is also given the recombined examples that the weaving arm gets."""
 
