@@ -365,7 +365,7 @@ def test_inspect_shows_every_kind_without_a_base(cli, tiny, random_skill, tmp_pa
 def test_what_cannot_be_compared(cli, adapter, tmp_path, shelf, random_skill):
     save_adapter(tmp_path / "wide", random_skill(TinyBase(48)), "tiny-48")
     for words, sentence in [
-        ([adapter, tmp_path / "wide"], "these adapters are for different models"),
+        ([adapter, tmp_path / "wide"], "take adapters of one model"),
         ([adapter, adapter], "an adapter is named twice"),
         ([tmp_path / "none" / "x"], "is not a folder with an adapter"),
         (["maker/reader"], "maker/reader is not a folder with an adapter"),

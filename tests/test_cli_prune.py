@@ -47,4 +47,4 @@ def test_mistakes_are_answered_in_a_sentence(cli, tmp_path, words, code, sentenc
 def test_a_folder_that_is_there_is_refused_before_the_model_is_read(cli, tmp_path):
     (tmp_path / "small").mkdir()
     said = cli("prune", "./nowhere", "--share", "0.1", "--out", "small")
-    assert (said.code, said.err) == (1, "error: small exists.\nhint: choose a folder that does not, or remove it\n")
+    assert (said.code, said.err) == (1, "error: small is already there.\nhint: choose another --out, or remove it\n")

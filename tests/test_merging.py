@@ -146,7 +146,8 @@ def test_adapters_that_do_not_go_together(merge, adapters, tmp_path, how, words)
         (["a", "--set", "weights=x"], "weights is 'x', but has to be a list of numbers"),
         ([], "no adapter was named"),
         (["nowhere"], "`nowhere` is neither an adapter folder nor a skill"),
-        (["."], "holds no adapter_config.json"),
+        (["."], "holds 2 adapters: a, b."),
+        (["nothing"], "nothing holds no adapter: it has no adapter_config.json"),
         (["a", "--recipe", "r.toml"], "both --recipe r.toml and what is in it"),
         (["--recipe", "none.toml"], "none.toml cannot be read"),
         (["--recipe", "bad.toml"], "bad.toml is not TOML"),
@@ -158,6 +159,7 @@ def test_what_is_said(merge, adapters, tmp_path, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.toml").write_text("adapters = [")
     (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "nothing").mkdir()
     (tmp_path / "kind.toml").write_text('adapters = ["a"]\nseed = "x"')
     said = merge(*words)
     assert (said.code, said.out) == (1, "") and says in said.err

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from . import __version__
 from .card import card
-from .errors import BadOption, BadSkill, LibraryError
-from .files import atomic_folder, atomic_write, sha256_file
+from .errors import BadName, BadOption, BadSkill, LibraryError, NotFound
+from .files import atomic_write, check_new, new_folder, sha256_file
 from .hub import FILES, fetch_adapter, is_hub_name
 from .library import Library
 from .progress import say
@@ -96,10 +96,9 @@ def export_skill(name: str, out: Path | str, *, library: Path | str) -> Exported
     if skill.adapter is None:
         raise BadOption(f"`{name}` is a skill of words: it has no adapter to export.", "name a skill that was learned")
     out = Path(out)
-    if out.exists():
-        raise BadOption(f"{out} is already there.", "name a new folder with --out")
+    check_new(out)
     load_adapter(skill.adapter, name)  # what leaves can be read
-    with atomic_folder(out) as folder:
+    with new_folder(out) as folder:
         for file in FILES:
             shutil.copyfile(skill.adapter / file, folder / file)
         (folder / "README.md").write_text(card(skill, out.name), encoding="utf-8")
@@ -108,7 +107,7 @@ def export_skill(name: str, out: Path | str, *, library: Path | str) -> Exported
 
 def inspect_adapters(adapters: Sequence[str], *, library: Path | str, svg: Path | str | None = None) -> Inspected:
     """What adapters are (folders, or skills of the library), and how alike; `svg` is a file for a small picture of it."""
-    from .delta import LowRank, cosines
+    from .delta import LowRank, check_alike, cosines
     from .peft_format import read_adapter
     from .picture import bars, squares
 
@@ -116,11 +115,12 @@ def inspect_adapters(adapters: Sequence[str], *, library: Path | str, svg: Path 
         raise BadOption("no adapter was named.", "name adapter folders or skills of the library")
     if len(set(adapters)) < len(adapters):
         raise BadOption(f"an adapter is named twice: {', '.join(adapters)}.", "name each adapter once")
-    found = {words: read_adapter(_folder_of(words, Path(library)), words) for words in adapters}
+    found = {words: read_adapter(folder_of(words, Path(library)), words) for words in adapters}
     whole = {words: adapter.skill for words, adapter in found.items()}
     bare = {words: LowRank({s: but(f, magnitude=None) for s, f in w.factors.items()}) for words, w in whole.items()}
     about = tuple(_about(words, whole[words], bare[words], found[words].config) for words in adapters)
-    alike = [[round(x, 6) for x in row] for row in _fitting_cosines(list(bare.values()), cosines)]
+    check_alike(bare)
+    alike = [[round(x, 6) for x in row] for row in cosines(list(bare.values())).tolist()]
     shared = [[_shared(one, two) for two in bare.values()] for one in bare.values()]
     report = Inspected(about, alike, shared)
     if svg is not None:
@@ -169,16 +169,20 @@ def kind_of(skill) -> str:
     return " + ".join([name, *(what for what, there in extras.items() if there)])
 
 
-def _folder_of(words: str, library: Path) -> Path:
+def folder_of(words: str, library: Path) -> Path:
     """An adapter folder, that of a skill folder, or that of a skill in the library."""
     folder = Path(words).expanduser()
     if folder.is_dir():
         return folder / "adapter" if (folder / "SKILL.md").is_file() else adapter_in(folder, words)
     if "/" in words:
         raise BadSkill(f"{words} is not a folder with an adapter.", "name an adapter folder, or a skill of the library")
-    skill = Library(library).get(words)
+    try:
+        skill = Library(library).get(words)
+    except (LibraryError, NotFound, BadName) as error:
+        hint = "name a folder with an adapter_config.json, or a skill (skillweave library list)"
+        raise BadSkill(f"`{words}` is neither an adapter folder nor a skill: {error.message}", hint) from error
     if skill.adapter is None:
-        raise BadOption(f"`{words}` is a skill of words: it has no adapter to look into.", "name a skill that was learned")
+        raise BadOption(f"`{words}` is a skill of words: it has no adapter.", "name a skill that was learned")
     return skill.adapter
 
 
@@ -196,21 +200,6 @@ def _about(words: str, skill, bare, config) -> About:
     replaced = tuple(sorted(skill.replaced))
     base = config["base_model_name_or_path"]
     return About(words, kind_of(skill), base, modules, min(ranks), max(ranks), skill.parameters, by_layer, replaced)
-
-
-def _fitting_cosines(skills, cosines) -> list[list[float]]:
-    """Cosines of changes of the same model; two that change a layer of different shape have none."""
-    shapes: dict[str, tuple[int, int]] = {}
-    for skill in skills:
-        for slot, f in skill.factors.items():
-            shape = (f.b.shape[0], f.a.shape[1])
-            if shapes.setdefault(slot, shape) != shape:
-                raise BadSkill(
-                    f"these adapters are for different models: `{slot}` is {shapes[slot][0]} x {shapes[slot][1]} in one and "
-                    f"{shape[0]} x {shape[1]} in another.",
-                    "inspect them one by one",
-                )
-    return cosines(skills).tolist()
 
 
 def _shared(one, two) -> float:

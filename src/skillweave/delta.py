@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .base import Base
-from .errors import BadOption
+from .errors import BadOption, BaseMismatch
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,20 @@ def check_linear(*factors: Factors) -> None:
             "and such changes have no low-rank sum.",
             "use it by itself, or make a plain adapter of it: skillweave import ADAPTER --materialise RANK",
         )
+
+
+def check_alike(skills: Mapping[str, LowRank]) -> None:
+    """BaseMismatch unless every layer that several of `skills` (by name) change has one shape."""
+    seen: dict[str, tuple[str, tuple[int, int]]] = {}
+    for name, skill in skills.items():
+        for slot, f in skill.factors.items():
+            shape = (f.b.shape[0], f.a.shape[1])
+            first, there = seen.setdefault(slot, (name, shape))
+            if there != shape:
+                raise BaseMismatch(
+                    f"`{slot}` is {there[0]} x {there[1]} in {first} and {shape[0]} x {shape[1]} in {name}.",
+                    "take adapters of one model",
+                )
 
 
 def cosines(skills: Sequence[LowRank]) -> Float[Tensor, "skill skill"]:

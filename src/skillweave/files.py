@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import LibraryError
+from .errors import BadOption, LibraryError
 
 
 def sha256_file(path: Path) -> str:
@@ -82,6 +82,24 @@ def atomic_folder(target: Path, replace: bool = False) -> Iterator[Path]:
             fsync_folder(target.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_new(target: Path) -> None:
+    """BadOption if there is something at `target` already."""
+    if target.exists() or target.is_symlink():
+        raise BadOption(f"{target} is already there.", "choose another --out, or remove it")
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """`atomic_folder` for an answer of a command: one that is there already is BadOption, also when two processes race."""
+    check_new(target)
+    try:
+        with atomic_folder(target) as folder:
+            yield folder
+    except FileExistsError:
+        check_new(target)
+        raise
 
 
 def atomic_write(target: Path, text: str | bytes) -> None:

@@ -7,23 +7,21 @@ A part is a PEFT adapter folder or a skill of the library. What comes out is a f
 import json
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .errors import BadData, BadOption, BadSkill, BaseMismatch, SkillweaveError
-from .files import atomic_folder, sha256_file
-from .library import Library
+from .adapters import folder_of
+from .errors import BadData, BadOption, BadSkill, BaseMismatch
+from .files import check_new, new_folder, sha256_file
 from .methods import method_of
 from .progress import progress
 from .result import Table
 
 if TYPE_CHECKING:
     from .compose.merge import Merged
-    from .delta import LowRank
 
 
 @dataclass(frozen=True)
@@ -101,21 +99,21 @@ def merge(
     """Make one adapter of several and write it to the new folder `out`."""
     import torch
 
-    from .delta import cosines
+    from .delta import check_alike, cosines
     from .peft_format import load_adapter
 
     began = time.monotonic()
     fitter = method_of("compose", method, options)
     if not hasattr(fitter, "merge"):
         raise BadOption(f"{method} learns from examples, so it cannot merge adapters alone.", "use skillweave compose for it")
-    _check_new(out)
+    check_new(out)
     if not adapters:
         raise BadOption("no adapter was named.", "name adapter folders or skills of the library")
     weights = fitter.strengths(len(adapters))
     parts = [_part(adapter, Path(library)) for adapter in adapters]
     _check_bases(parts)
     skills = [load_adapter(part.path, part.name) for part in parts]
-    _check_shapes(parts, skills)
+    check_alike(dict(zip(adapters, skills, strict=True)))
     with torch.inference_mode():
         merged = fitter.merge(skills, seed)
         likeness = cosines(skills).tolist()
@@ -147,7 +145,7 @@ def merge_models(
     root = gemma.folder() if base == gemma.NAME else Path(base)
     folders = [Path(model) for model in models]
     count = len(full.places(root))
-    with _new_folder(out) as folder, progress(count, "merge", unit="tensors") as tick:
+    with new_folder(out) as folder, progress(count, "merge", unit="tensors") as tick:
         full.merge_models(root, folders, folder, fitter, seed, tick)
         about = {
             "method": method,
@@ -180,27 +178,8 @@ def recipe(path: Path) -> dict[str, Any]:
 
 def _part(named: str, library: Path) -> Part:
     """A folder with an adapter, or a skill of the library."""
-    folder = Path(named)
-    if (folder / "adapter" / "adapter_config.json").is_file():
-        folder = folder / "adapter"
-    if not (folder / "adapter_config.json").is_file():
-        if folder.is_dir():
-            raise BadData(
-                f"{named} holds no adapter_config.json.", "name the folder that PEFT wrote, or a skill of the library"
-            )
-        skill = _skill(named, library)
-        if skill.adapter is None:
-            raise BadOption(f"`{named}` is a skill of words: it has no adapter to merge.", "name a skill that was learned")
-        folder = skill.adapter
+    folder = folder_of(named, library)
     return Part(named, folder, _base_of(folder), sha256_file(folder / "adapter_model.safetensors"))
-
-
-def _skill(name: str, library: Path):
-    try:
-        return Library(library).get(name)
-    except SkillweaveError as error:
-        hint = "name a folder with an adapter_config.json, or a skill (skillweave library list)"
-        raise BadData(f"`{name}` is neither an adapter folder nor a skill: {error.message}", hint) from error
 
 
 def _base_of(folder: Path) -> str:
@@ -220,19 +199,6 @@ def _check_bases(parts: Sequence[Part]) -> None:
             )
 
 
-def _check_shapes(parts: Sequence[Part], skills: Sequence["LowRank"]) -> None:
-    seen: dict[str, tuple[str, tuple[int, int]]] = {}
-    for part, skill in zip(parts, skills, strict=True):
-        for slot, f in skill.factors.items():
-            shape = (f.b.shape[0], f.a.shape[1])
-            first, there = seen.setdefault(slot, (part.name, shape))
-            if there != shape:
-                raise BaseMismatch(
-                    f"`{slot}` is {there[0]} x {there[1]} in {first} and {shape[0]} x {shape[1]} in {part.name}.",
-                    "merge adapters of one model",
-                )
-
-
 def _write(report: Written, merged: "Merged", options: Mapping[str, Any], seed: int) -> None:
     from .peft_format import save_adapter
 
@@ -248,23 +214,6 @@ def _write(report: Written, merged: "Merged", options: Mapping[str, Any], seed: 
         "layers": {slot: vars(kept) for slot, kept in merged.layers.items()},
         "versions": {"skillweave": __version__},
     }
-    with _new_folder(report.out) as folder:
+    with new_folder(report.out) as folder:
         save_adapter(folder, merged.skill, report.parts[0].base)
         (folder / "provenance.json").write_text(json.dumps(about, indent=1))
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` at the end if there is none."""
-    _check_new(out)
-    try:
-        with atomic_folder(out) as folder:
-            yield folder
-    except FileExistsError:
-        _check_new(out)
-        raise
-
-
-def _check_new(out: Path) -> None:
-    if out.exists():
-        raise BadOption(f"{out} is already there.", "choose another --out, or remove it")

@@ -176,7 +176,7 @@ def test_a_pruned_base_is_saved_and_read_again_with_the_same_logits(folder_base,
 
 def test_what_stands_there_is_never_written_over(folder_base, tmp_path):
     (tmp_path / "taken").mkdir()
-    with pytest.raises(BadOption, match="taken exists"):
+    with pytest.raises(BadOption, match="taken is already there"):
         save_base(folder_base, tmp_path / "taken")
     assert list((tmp_path / "taken").iterdir()) == []
 

@@ -110,8 +110,10 @@ class Merging:
         tick: Tick = lambda n, t: None,
     ) -> tuple[Composition, Log]:
         """The merged skill as a composition; no example is looked at."""
-        merged = self.merge(list(skills.values()), seed).skill
-        return Composition((), torch.zeros(0, base.layers), merged), Log()
+        return self.composition(base, skills, seed), Log()
+
+    def composition(self, base: Base, skills: Mapping[str, LowRank], seed: int) -> Composition:
+        return Composition((), torch.zeros(0, base.layers), self.merge(list(skills.values()), seed).skill)
 
 
 def merge(skills: Sequence[LowRank], weights: Sequence[float], rank: Rank = None) -> Merged:

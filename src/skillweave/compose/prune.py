@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..base import Base
 from ..errors import BadBase, BadOption, LibraryError, NotFound
-from ..files import atomic_folder, sha256_json
+from ..files import new_folder, sha256_json
 
 Rows = Float[Tensor, "neuron width"]
 
@@ -126,21 +126,14 @@ def save_base(base: Base, folder: Path) -> None:
     """
     if not hasattr(base.tokenizer, "save_pretrained"):
         raise BadBase(f"the tokenizer of `{base.name}` cannot be written to a folder.", "choose a base that came from one")
-    check_new(folder)
     model: Any = base.model
     try:
-        with atomic_folder(folder) as aside:
+        with new_folder(folder) as aside:
             model.save_pretrained(aside)
             base.tokenizer.save_pretrained(aside)
     except (LibraryError, OSError) as error:
         reason = error.message if isinstance(error, LibraryError) else f"cannot write {folder}: {error.strerror or error}."
         raise BadOption(reason, "choose another folder") from error
-
-
-def check_new(folder: Path) -> None:
-    """BadOption if there is something at `folder` already."""
-    if folder.exists() or folder.is_symlink():
-        raise BadOption(f"{folder} exists.", "choose a folder that does not, or remove it")
 
 
 def parameters(base: Base) -> int:

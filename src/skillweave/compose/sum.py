@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType
 
 import torch
 
@@ -11,8 +9,6 @@ from ..base import Base
 from ..composition import Composition
 from ..delta import LowRank
 from ..errors import BadOption
-from ..learn.loop import Log, Tick
-from ..task import Example
 from .merge import Merged, Merging, merge
 
 
@@ -23,22 +19,12 @@ class Sum(Merging):
     def merge(self, skills: Sequence[LowRank], seed: int = 0) -> Merged:
         return merge(skills, self.strengths(len(skills)), self.kept)
 
-    def fit(
-        self,
-        base: Base,
-        skills: Mapping[str, LowRank],
-        examples: Sequence[Example],
-        seed: int,
-        carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
-    ) -> tuple[Composition, Log]:
+    def composition(self, base: Base, skills: Mapping[str, LowRank], seed: int) -> Composition:
         """The skills themselves with their weights, so that each stays visible; one new skill when a rank is asked for."""
         if self.kept is not None:
-            return super().fit(base, skills, examples, seed, carried, state, key, tick)
+            return super().composition(base, skills, seed)
         weights = torch.tensor(self.strengths(len(skills)))[:, None]
-        return Composition(tuple(skills), weights.expand(-1, base.layers).clone()), Log()
+        return Composition(tuple(skills), weights.expand(-1, base.layers).clone())
 
 
 @dataclass(frozen=True)
