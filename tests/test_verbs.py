@@ -180,6 +180,18 @@ def test_compose_without_a_name_changes_no_skill(two, shelf, data):
     assert Library(shelf).names() == ["one", "two"] and everything(shelf / "one") == before
 
 
+def test_a_merge_composes_too(two, shelf, data):
+    options = {"weights": [1.0, 0.5], "density": 0.5}
+    report = verbs.compose(["one", "two"], library=shelf, data=data, method="ties", save="both", options=options)
+    assert report.alpha == {
+        "one": dict.fromkeys(("mean", "low", "high"), 1.0),
+        "two": dict.fromkeys(("mean", "low", "high"), 0.5),
+    }
+    made = Library(shelf).get("both").provenance
+    assert [parent["name"] for parent in made["parents"]] == ["one", "two"] and made["config"]["density"] == 0.5
+    assert len(verbs.run("both", ["in 1\n"], library=shelf, max_new_tokens=2).answers) == 1
+
+
 def test_compose_knows_what_the_skills_carry(two, shelf, data, monkeypatch):
     seen = []
     monkeypatch.setattr(Scales, "drawn", lambda self, few, carried, seed: seen.append((few, carried)) or list(few))

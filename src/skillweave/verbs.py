@@ -124,6 +124,9 @@ def compose(
         forget(state)
     spread = {n: {"mean": a.mean().item(), "low": a.min().item(), "high": a.max().item()}
               for n, a in zip(woven.skills, woven.alpha, strict=True)}  # fmt: skip
+    if not woven.skills:  # merged into new weights: what each went in with
+        spread = {n: dict.fromkeys(("mean", "low", "high"), w)
+                  for n, w in zip(skills, fitter.strengths(len(skills)), strict=True)}  # fmt: skip
     return Composed(tuple(skills), method, save, exact, len(examples), spread, log.seconds)
 
 
