@@ -81,8 +81,7 @@ class Library:
     def folder(self, name: str) -> Path:
         """Where the skill `name` is, readable or not. Raises BadName, or NotFound with the nearest name."""
         folder = self.path / check_name(name)
-        if not _is_skill(folder):
-            self._settle()
+        if not _is_skill(folder) and not self._settled(folder):
             self._check_there(name)
         return folder
 
@@ -94,7 +93,7 @@ class Library:
             try:
                 skill = Skill.load(folder)
             except BadSkill:
-                if _which(folder) == before:
+                if before is not None and _which(folder) == before:
                     raise
             else:
                 if _which(folder) == before:
@@ -265,12 +264,13 @@ class Library:
                 shutil.rmtree(stage, ignore_errors=True)
                 os.close(held)
 
-    def _settle(self) -> None:
-        """Wait for a writer that may just be replacing a skill, or bring back what one that was killed was replacing."""
+    def _settled(self, folder: Path) -> bool:
+        """Whether a skill is there while nobody writes; what a killed writer was replacing is brought back."""
         with suppress(OSError, LibraryError):
             if any(self._staging.iterdir()):
                 with self._writing(patience=1.0):
-                    pass
+                    return _is_skill(folder)
+        return False
 
 
 def _is_library(path: Path, create: bool) -> bool:
