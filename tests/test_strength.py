@@ -12,6 +12,7 @@ from skillweave import calibration
 from skillweave.bank import SkillBank
 from skillweave.base import TinyBase
 from skillweave.calibration import Shares
+from skillweave.composition import Active
 from skillweave.delta import Factors, LowRank
 from skillweave.errors import BadOption, NotFound
 from skillweave.kernels import Store, buckets
@@ -310,9 +311,9 @@ def test_generation_follows_its_sample(loud, random_skill, prefix):
 def test_evaluation_takes_a_skill_for_each_example(tiny, library):
     task = load_task("date", 0)
     examples, bank = task.take(3, "valid"), SkillBank(tiny, library)
-    each = evaluate(tiny, task, examples, bank, bank.choice(["a", None, "b"]), shots=examples[:0])
+    each = evaluate(Active(tiny, bank, bank.choice(["a", None, "b"])), task, examples, shots=examples[:0])
     for i, name in enumerate(["a", None, "b"]):
-        assert evaluate(tiny, task, [examples[i]], bank, bank.choice([name])).answers == each.answers[i : i + 1]
+        assert evaluate(Active(tiny, bank, bank.choice([name])), task, [examples[i]]).answers == each.answers[i : i + 1]
 
 
 def test_an_exception_inside_a_forward_leaves_nothing(tiny, bank):

@@ -94,7 +94,7 @@ def test_run_uses_the_template(learn, shelf, monkeypatch):
     learn("one", data=None, task="number", options={"steps": 1, "batch": 1})
     assert Library(shelf).get("one").template == "number: {input}\n"
     asked = []
-    monkeypatch.setattr("skillweave.base.TinyBase.generate", lambda self, prompts, n: asked.extend(prompts) or [" 5 \n"])
+    monkeypatch.setattr("skillweave.base.TinyBase.generate", lambda self, prompts, n, *rest: asked.extend(prompts) or [" 5 \n"])
     assert verbs.run("one", ["five {input}"], library=shelf).answers == ("5",)
     assert asked == ["number: five {input}\n"]
 

@@ -1,7 +1,16 @@
-"""Composition: which skills, how strong each is in each layer, and what new weights go with them."""
+"""Composition: which skills, how strong each is in each layer, what new weights go with them; and a base while skills are on.
 
-from collections.abc import Mapping
+What a method of the compose room makes is a `Woven`: it can be used (`Active`) and written to the folder of a skill. Where
+strengths are constants it is a `Composition`, which merges exactly into one adapter. Where they depend on the input they come
+from a `Gate`, the parts stay apart, and the folder holds them and the gate (`kind` in composition.json says whose).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -10,9 +19,66 @@ from torch import Tensor
 from .bank import SkillBank
 from .base import Base
 from .delta import LowRank, weighted_sum
+from .errors import BadSkill
+from .peft_format import load_adapter, save_adapter
+from .strength import Strength
 
 NEW = "+new"
 """The name of a composition's own weights inside its bank; no skill can be called so."""
+ABOUT = "composition.json"
+"""What a composed skill says of itself: `kind` (whose class reads it again; none for one merged adapter) and its settings."""
+PARTS = "parts"
+"""The folder of the adapters of a composition that stays apart."""
+
+
+Gate = Callable[[Base, Sequence[str]], Strength]
+"""Strengths that depend on what is asked: those for the prompts, in their order, read off the base without skills."""
+
+
+@dataclass(frozen=True)
+class Active:
+    """A base while skills are on, as strong as `alpha` says: what answers. Without a bank, the base alone."""
+
+    base: Base
+    bank: SkillBank | None = None
+    alpha: Strength | Gate | None = None
+
+    @contextmanager
+    def on(self, prompts: Sequence[str]) -> Iterator[None]:
+        """Inside the block the base computes `prompts` with the skills."""
+        if self.bank is None:
+            yield
+            return
+        alpha = self.alpha(self.base, prompts) if callable(self.alpha) else self.alpha
+        with self.bank.on(alpha):
+            yield
+
+    def encode(self, text: str) -> list[int]:
+        """Token numbers of `text`."""
+        return self.base.encode(text)
+
+    def generate(self, prompts: Sequence[str], max_new_tokens: int = 64, prefix: str = "", batch: int = 64) -> list[str]:
+        """Greedy completions, as `Base.generate`."""
+        with self.on(prompts):
+            return self.base.generate(prompts, max_new_tokens, prefix, batch)
+
+
+class Woven(Protocol):
+    """What a method makes of skills."""
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """The skills that stay visible in it, by name."""
+
+    @property
+    def strengths(self) -> Float[Tensor, "skill layer"]:
+        """How strong each of `skills` is: constants, or the mean over the examples that it was made from."""
+
+    def use(self, base: Base, skills: Mapping[str, LowRank]) -> Active:
+        """`base` with it on; `skills` are the weights of the skills that it was made of."""
+
+    def save(self, folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
+        """Write what makes it a skill into `folder`."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +89,24 @@ class Composition:
     alpha: Float[Tensor, "skill layer"]
     new: LowRank | None = None
 
+    @staticmethod
+    def of(skill: LowRank, base: Base) -> "Composition":
+        """Weights of its own and nothing else."""
+        return Composition((), torch.zeros(0, base.layers), skill)
+
+    @property
+    def strengths(self) -> Float[Tensor, "skill layer"]:
+        return self.alpha
+
     def bank(self, base: Base, skills: Mapping[str, LowRank]) -> tuple[SkillBank, Tensor]:
         """The bank that holds this composition, and its α: `with bank.on(alpha): …`."""
         parts = {name: skills[name] for name in self.skills}
         if self.new is None:
             return SkillBank(base, parts), self.alpha
         return SkillBank(base, {**parts, NEW: self.new}), torch.cat([self.alpha, torch.ones(1, self.alpha.shape[1])])
+
+    def use(self, base: Base, skills: Mapping[str, LowRank]) -> Active:
+        return Active(base, *self.bank(base, skills))
 
     def merged(self, base: Base, skills: Mapping[str, LowRank]) -> LowRank:
         """The same change of weights as one skill: exact, its rank is the sum of the ranks."""
@@ -39,3 +117,43 @@ class Composition:
                 for k, part in enumerate(bank.skills.values())
             ]
         )
+
+    def save(self, folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
+        """One exact adapter, with the strengths beside it."""
+        save_adapter(folder / "adapter", self.merged(base, skills) if self.skills else self._own(), base.name)
+        if self.skills:
+            write_about(folder, None, alpha={name: self.alpha[k].tolist() for k, name in enumerate(self.skills)})
+
+    def _own(self) -> LowRank:
+        assert self.new is not None, "a composition of nothing"
+        return self.new
+
+
+def write_about(folder: Path, kind: str | None, **settings) -> None:
+    """Write composition.json; `kind` is the line of `compose.KINDS` that reads the skill again."""
+    (folder / ABOUT).write_text(json.dumps({"kind": kind, **settings} if kind else settings, indent=1))
+
+
+def read_about(folder: Path, name: str = "") -> dict:
+    """What composition.json of the skill `name` says; empty when there is none. Raises BadSkill."""
+    path = folder / ABOUT
+    if not path.is_file():
+        return {}
+    try:
+        about = json.loads(path.read_text())
+    except ValueError as error:
+        raise BadSkill(f"{path} of `{name}` is not JSON.", "restore it, or compose the skill again") from error
+    if not isinstance(about, dict):
+        raise BadSkill(f"{path} of `{name}` is not a JSON object.", "restore it, or compose the skill again")
+    return about
+
+
+def save_parts(folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
+    """Write the adapters of a composition that stays apart into the folder of its skill."""
+    for name, skill in skills.items():
+        save_adapter(folder / PARTS / name, skill, base.name)
+
+
+def load_parts(folder: Path, names: Sequence[str]) -> dict[str, LowRank]:
+    """The adapters `names` of a composition that stays apart. Raises BadSkill."""
+    return {name: load_adapter(folder / PARTS / name, name) for name in names}

@@ -14,8 +14,7 @@ def method_of(room: str, name: str, options: Mapping[str, Any] | None = None) ->
     table = importlib.import_module(f"skillweave.{room}").METHODS
     if name not in table:
         raise NotFound("method", name, table, hint=f"skillweave {room} --method {' | '.join(table)}")
-    module, attribute = table[name].split(":")
-    method = getattr(importlib.import_module(module), attribute)
+    method = resolve(table[name])
     fields = {f.name: f for f in dataclasses.fields(method)}
     chosen = {}
     for option, value in (options or {}).items():
@@ -23,6 +22,12 @@ def method_of(room: str, name: str, options: Mapping[str, Any] | None = None) ->
             raise NotFound(f"option of {name}", option, fields, hint=f"{name} has {', '.join(fields) or 'no options'}")
         chosen[option] = _fitting(option, value, fields[option].default, room)
     return method(**chosen)
+
+
+def resolve(target: str) -> Any:
+    """What `package.module:name` stands for."""
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _fitting(option: str, value: Any, default: Any, room: str) -> Any:

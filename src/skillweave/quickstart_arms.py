@@ -12,6 +12,7 @@ from .bank import SkillBank
 from .base import Base, load_base
 from .carried import carried_by
 from .compose.scales import Scales, ScalesWithLora
+from .composition import Active, Composition
 from .curriculum.mixing import mixture
 from .curriculum.recombine import recombine
 from .delta import Factors, LowRank, weighted_sum
@@ -138,8 +139,9 @@ def teach(at: Setting, name: str, tick: Tick) -> dict[str, Any]:
         return {"seconds": made["cost"]["cpu_seconds"]}
     state, key = at.state(method, name)
     skill, log = method.fit(base, at.pool(name), at.seed, state, key, tick)
-    facts = facts_of(base, "sft", method, task, at.pool(name), at.seed, log, check(base, task, {name: skill}))
-    save_skill(at.shelf, name, skill, base, task, at.pool(name), facts, task.description)
+    made = Composition.of(skill, base)
+    facts = facts_of(base, "sft", method, task, at.pool(name), at.seed, log, check(made.use(base, {}), task))
+    save_skill(at.shelf, name, made, base, task, at.pool(name), facts, task.description)
     forget(state)
     return {"seconds": log.cpu_seconds}
 
@@ -184,7 +186,7 @@ def search(at: Setting, rate: float, tick: Tick) -> dict[str, Any]:
         nonlocal done
         done += steps
         if done in looks:
-            parts = evaluate(at.base, at.task(TARGET), held, bank).fields.values()
+            parts = evaluate(Active(at.base, bank), at.task(TARGET), held).fields.values()
             seen.append((done, sum(map(sum, parts)) / sum(map(len, parts)), mean_loss(bank, held)))
         tick(steps, note)
 
@@ -250,14 +252,14 @@ def example(at: Setting, tick: Tick) -> str:
 
 def test(at: Setting, skill: LowRank | None, seconds: float, shown: Sequence[Example] = ()) -> dict[str, Any]:
     """Scores of `skill` on held-out invoices and on the skills' own tasks, and how many seconds of one core it trained."""
-    bank = SkillBank(at.base, {"arm": skill}) if skill else None
+    arm = Active(at.base, SkillBank(at.base, {"arm": skill}) if skill else None)
     invoices = at.task(TARGET).take(at.effort.test, "test")
-    scores = evaluate(at.base, at.task(TARGET), invoices, bank, shots=shown, batch=32 if shown else 64)
+    scores = evaluate(arm, at.task(TARGET), invoices, shots=shown, batch=32 if shown else 64)
     kept = {}
     for name in SKILLS:
         own = at.task(name)
         shots = own.take(8, "train") if shown else ()
-        kept[name] = evaluate(at.base, own, own.take(at.effort.kept, "test"), bank, shots=shots).exact
+        kept[name] = evaluate(arm, own, own.take(at.effort.kept, "test"), shots=shots).exact
     seen = [invoice.tags["phrasing"] == "seen" for invoice in invoices]
     return {"exact": scores.exact, "seen": seen, "fields": scores.fields, "kept": kept, "seconds": seconds}
 

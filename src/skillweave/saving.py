@@ -1,8 +1,8 @@
 """From weights to a skill in the library: what is written beside them, and in one step."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .carried import carry
@@ -13,7 +13,7 @@ from .task import Example, Task
 
 if TYPE_CHECKING:
     from .base import Base
-    from .composition import Composition
+    from .composition import Woven
     from .delta import LowRank
 
 
@@ -48,25 +48,21 @@ def facts_of(model: "Base", method: str, fitter, source: Task, examples, seed: i
 def save_skill(
     shelf: Library,
     name: str,
-    skill: "LowRank",
+    made: "Woven",
     model: "Base",
     source: Task,
     examples: Sequence[Example],
     facts: dict[str, Any],
     description: str,
     replace: bool = False,
-    alpha: Mapping[str, Sequence[float]] | None = None,
+    parts: Mapping[str, "LowRank"] = MappingProxyType({}),
 ) -> None:
-    """Put a learned or composed skill into the library, in one step."""
-    from .peft_format import save_adapter
-
+    """Put a learned or composed skill into the library, in one step; `parts` are the weights of what it was composed of."""
     with shelf.new(name, replace=replace) as folder:
-        save_adapter(folder / "adapter", skill, model.name)
+        made.save(folder, model, parts)
         carry(folder, examples, [shelf.get(parent["name"]) for parent in facts["parents"]])
-        if alpha is not None:
-            (folder / "composition.json").write_text(json.dumps({"alpha": alpha}, indent=1))
         shown = "\n".join(f"    {e.prompt.strip()}\n    -> {e.completion.strip()}" for e in examples[:3])
-        body = f"{description}\n\nThe adapter in `adapter/` does this on {model.name}. It was shown, for example:\n\n{shown}\n"
+        body = f"{description}\n\nThe weights beside this file do it on {model.name}. It was shown, for example:\n\n{shown}\n"
         write_skill(
             folder, name=name, description=description, body=body, metadata={"template": source.template}, provenance=facts
         )
@@ -75,7 +71,7 @@ def save_skill(
 def save_composition(
     shelf: Library,
     name: str,
-    woven: "Composition",
+    woven: "Woven",
     members: Sequence[Skill],
     weights: Mapping[str, "LowRank"],
     model: "Base",
@@ -85,11 +81,10 @@ def save_composition(
     description: str = "",
     replace: bool = False,
 ) -> None:
-    """Put a composition into the library: as one exact adapter, with its strengths and parents beside it."""
+    """Put what was composed of `members` into the library, with them as its parents."""
     facts = facts | {"parents": [{"name": member.name, "digest": member.digest} for member in members]}
-    alpha = {skill: woven.alpha[k].tolist() for k, skill in enumerate(woven.skills)}
-    about = description or f"{source.description} (composed of {', '.join(woven.skills)})"
-    save_skill(shelf, name, woven.merged(model, weights), model, source, examples, facts, about, replace, alpha)
+    about = description or f"{source.description} (composed of {', '.join(member.name for member in members)})"
+    save_skill(shelf, name, woven, model, source, examples, facts, about, replace, weights)
 
 
 def forget(state: Path) -> None:

@@ -101,9 +101,11 @@ class Skill:
 
     @property
     def kind(self) -> str:
-        """The heaviest thing it holds: `adapter`, `delta`, `scripts` or only `instructions`."""
+        """The heaviest thing it holds: `adapter`, `delta`, `composition`, `scripts` or only `instructions`."""
         if self.adapter:
             return "adapter"
+        if (self.path / "parts").is_dir():
+            return "composition"
         if (self.path / "delta.safetensors").is_file():
             return "delta"
         return "scripts" if (self.path / "scripts").is_dir() else "instructions"

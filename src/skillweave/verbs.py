@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import gemma
 from .carried import carried_by, fingerprint, seen_by
-from .errors import BadData, BadOption, BaseMismatch, LibraryError, NotFound
+from .errors import BadData, BadOption, BadSkill, BaseMismatch, LibraryError, NotFound
 from .files import sha256_json
 from .library import ALONE, Library
-from .methods import method_of
+from .methods import method_of, resolve
 from .progress import progress, say
 from .reports import Answers, Composed, Learned, Measured
 from .result import Estimate
@@ -25,6 +25,7 @@ from .tasks import load_data, load_task
 
 if TYPE_CHECKING:
     from .base import Base
+    from .composition import Active
     from .delta import LowRank
 
 CHECKED = 100
@@ -58,13 +59,17 @@ def learn(
         raise LibraryError(f"`{name}` is already in {library}.", "choose another name, or --replace it")
     model = _load(base)
     key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed])
+    from .composition import Composition
+    from .delta import LowRank
+
     say(f"learning `{name}` from {len(examples):,} examples of {source.name} on {model.name} in {kind(model)}")
     state = shelf.path / ".work" / f"{key[:32]}.safetensors"
     with progress(fitter.steps, f"learn {name}") as tick:
         skill, log = fitter.fit(model, examples, seed, state, key, tick)
-    exact = check(model, source, {name: skill})
+    made = Composition.of(skill, model) if isinstance(skill, LowRank) else skill
+    exact = check(made.use(model, {}), source)
     facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
-    save_skill(shelf, name, skill, model, source, examples, facts, description or source.description, replace)
+    save_skill(shelf, name, made, model, source, examples, facts, description or source.description, replace)
     forget(state)
     tail = log.loss[-max(1, len(log.loss) // 10) :]
     speed = log.tokens / max(log.seconds, 1e-9)
@@ -107,7 +112,7 @@ def compose(
     examples = source.take(shots or (24 if bound is None else bound), "train")
     if not examples:
         raise BadData(f"{source.name} has no training examples.", "give a task or file with at least one")
-    model, weights = _with_skills(members)
+    model, weights = _base_of(members), {m.name: weights_of(m) for m in members}
     for skill in weights.values():
         skill.check_sum()
     key = sha256_json([[m.digest for m in members], method, vars(fitter), source.digest(), len(examples), seed])
@@ -116,14 +121,13 @@ def compose(
     say(f"composing {', '.join(skills)} by {method} from {len(examples)} examples of {source.name}")
     with progress(steps, f"compose {save or '+'.join(skills)}") as tick:
         woven, log = fitter.fit(model, weights, examples, seed, carried_by(members), state, key, tick)
-    merged = woven.merged(model, weights)
-    exact = check(model, source, {"composition": merged})
+    exact = check(woven.use(model, weights), source)
     if save is not None:
         facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
         save_composition(shelf, save, woven, members, weights, model, source, examples, facts, description, replace)
         forget(state)
     spread = {n: {"mean": a.mean().item(), "low": a.min().item(), "high": a.max().item()}
-              for n, a in zip(woven.skills, woven.alpha, strict=True)}  # fmt: skip
+              for n, a in zip(woven.skills, woven.strengths, strict=True)}  # fmt: skip
     if not woven.skills:  # merged into new weights: what each went in with
         spread = {n: dict.fromkeys(("mean", "low", "high"), w)
                   for n, w in zip(skills, fitter.strengths(len(skills)), strict=True)}  # fmt: skip
@@ -148,7 +152,6 @@ def measure(
     A skill may be a name, `a+b` (their sum), or `base` (the model alone). Examples that one of the skills learned from are
     left out, and the report says how many.
     """
-    from .bank import SkillBank
     from .measure.score import evaluate
     from .measure.stats import paired, wilson
 
@@ -162,13 +165,13 @@ def measure(
     if n < 1:
         raise BadOption(f"n is {n}, but has to be at least 1.")
     examples = _unseen(_some(source, split, n), members)
-    model, weights = _with_skills(members, base)
+    model = _base_of(members, base)
+    uses = {name: active(model, group) for name, group in parts.items()}
     prompts = source.take(shots, "train") if shots else []
     rows, first = [], None
     with progress(len(skills), f"measure on {source.name}", unit="skills") as tick:
-        for name, group in parts.items():
-            bank = SkillBank(model, {m.name: weights[m.name] for m in group}) if group else None
-            scores = evaluate(model, source, examples, bank, shots=prompts)
+        for name, use in uses.items():
+            scores = evaluate(use, source, examples, shots=prompts)
             first = first or scores
             pair = paired(scores.exact, first.exact) if scores is not first else None
             rows.append(
@@ -187,15 +190,12 @@ def measure(
 
 def run(skill: str, texts: Sequence[str], *, library: Path | str, max_new_tokens: int = 64) -> Answers:
     """Use a skill on texts; each is put into the words the skill was taught with."""
-    from .bank import SkillBank
-
     if max_new_tokens < 1:
         raise BadOption(f"max-new-tokens is {max_new_tokens}, but has to be at least 1.")
     one = Library(Path(library)).get(skill)
-    model, weights = _with_skills([one])
     prompts = [one.template.replace("{input}", text) for text in texts]
-    with SkillBank(model, weights).on():
-        return Answers(skill, tuple(answer.strip() for answer in model.generate(prompts, max_new_tokens)))
+    said = active(_base_of([one]), [one]).generate(prompts, max_new_tokens)
+    return Answers(skill, tuple(answer.strip() for answer in said))
 
 
 def quickstart(effort: str = "fair", *, library: Path | str, seed: int = 0):
@@ -214,21 +214,40 @@ def weights_of(skill: Skill) -> "LowRank":
     """The adapter of a skill. Raises BadSkill if there is none or it cannot be trusted."""
     from .peft_format import load_adapter
 
+    if skill.kind == "composition":
+        hint = "use it by itself: skillweave run or measure"
+        raise BadOption(f"`{skill.name}` is a composition whose strengths depend on the input: it cannot be a part.", hint)
     if skill.adapter is None:
         raise BadOption(f"`{skill.name}` is a skill of words: it has no adapter to use here.", "name a skill that was learned")
     return load_adapter(skill.adapter, skill.name)
 
 
-def check(model: "Base", source: Task, skills: Mapping[str, "LowRank"], n: int = CHECKED) -> Estimate:
-    """Exact match of the sum of `skills` on up to `n` validation examples."""
+def active(model: "Base", members: Sequence[Skill]) -> "Active":
+    """`model` with the sum of `members` on: adapters, or one skill of any kind. Raises BadSkill, BadOption."""
     from .bank import SkillBank
+    from .compose import KINDS
+    from .composition import Active, read_about
+
+    kinds = {m.name: kind for m in members if (kind := read_about(m.path, m.name).get("kind"))}
+    if not kinds:
+        return Active(model, SkillBank(model, {m.name: weights_of(m) for m in members}) if members else None)
+    name, kind = next(iter(kinds.items()))
+    if len(members) > 1:
+        raise BadOption(f"`{name}` ({kind}) is not a change of weights that could be added to others.", f"use `{name}` alone")
+    if kind not in KINDS:
+        raise BadSkill(f"`{name}` is of the kind `{kind}`, which this version cannot read.", "get a newer skillweave")
+    return resolve(KINDS[kind]).load(members[0].path, model, name)
+
+
+def check(use: "Active", source: Task, n: int = CHECKED) -> Estimate:
+    """Exact match of `use` on up to `n` validation examples."""
     from .measure.score import evaluate
     from .measure.stats import wilson
 
     examples = _some(source, "valid", n, enough=0)
     if not examples:
         return wilson(0.0, 0)
-    return wilson(sum(evaluate(model, source, examples, SkillBank(model, skills)).exact), len(examples))
+    return wilson(sum(evaluate(use, source, examples).exact), len(examples))
 
 
 def _check_description(description: str) -> None:
@@ -256,9 +275,8 @@ def _load(name: str) -> "Base":
     return model
 
 
-def _with_skills(members: Sequence[Skill], base: str | None = None) -> tuple["Base", dict[str, "LowRank"]]:
-    """The base that all of `members` were learned on (or `base`), and their weights."""
-    weights = {m.name: weights_of(m) for m in members}
+def _base_of(members: Sequence[Skill], base: str | None = None) -> "Base":
+    """The base that all of `members` were learned on (or `base`). Raises BaseMismatch."""
     made_on = {m.name: m.provenance.get("base") or {} for m in members}
     for name, origin in made_on.items():
         first = next(iter(made_on))
@@ -275,7 +293,7 @@ def _with_skills(members: Sequence[Skill], base: str | None = None) -> tuple["Ba
             f"and this is {model.name} ({model.digest[:12]}).",
             "use the base that the skill was learned on, or learn it again on this one",
         )
-    return model, weights
+    return model
 
 
 def _training(source: Task, count: int) -> list[Example]:

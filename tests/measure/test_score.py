@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from skillweave.bank import SkillBank
+from skillweave.composition import Active
 from skillweave.learn.sft import SFT
 from skillweave.measure.score import Scores, evaluate, few_shot
 from skillweave.task import Example, Task
@@ -87,6 +88,6 @@ def test_the_skills_of_the_bank_answer(loud):
     skill, _ = SFT(steps=60, batch=4, lr=1e-2).fit(base, FOUR, 0)
     bank = SkillBank(base, {"skill": skill})
     assert evaluate(base, Say(), FOUR).exact == (0.0,) * 4
-    assert evaluate(base, Say(), FOUR, bank).exact == (1.0,) * 4
-    assert evaluate(base, Say(), FOUR, bank, torch.zeros(1, base.layers)).exact == (0.0,) * 4
-    assert evaluate(base, Say(), FOUR, bank, batch=1).answers == evaluate(base, Say(), FOUR, bank).answers
+    assert evaluate(Active(base, bank), Say(), FOUR).exact == (1.0,) * 4
+    assert evaluate(Active(base, bank, torch.zeros(1, base.layers)), Say(), FOUR).exact == (0.0,) * 4
+    assert evaluate(Active(base, bank), Say(), FOUR, batch=1).answers == evaluate(Active(base, bank), Say(), FOUR).answers

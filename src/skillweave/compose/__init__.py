@@ -13,3 +13,6 @@ METHODS = {
     "scales": "skillweave.compose.scales:Scales",
     "scales+lora": "skillweave.compose.scales:ScalesWithLora",
 }
+
+KINDS: dict[str, str] = {}
+"""Who reads a skill that is not one adapter, by the `kind` in its composition.json: `load(folder, base, name) -> Active`."""

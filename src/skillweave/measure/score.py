@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
-from ..bank import SkillBank
 from ..base import Base
-from ..strength import Strength
+from ..composition import Active
 from ..task import Example, Task
 
 ANSWER_TOKENS = 8
@@ -33,19 +31,16 @@ class Scores:
 
 
 def evaluate(
-    base: Base,
+    base: Base | Active,
     task: Task,
     examples: Sequence[Example],
-    bank: SkillBank | None = None,
-    alpha: Strength | None = None,
     shots: Sequence[Example] = (),
     batch: int = 64,
 ) -> Scores:
-    """Let `base`, with the skills of `bank` at strength `alpha`, answer each example; `shots` are shown first."""
+    """Let `base`, alone or with skills on, answer each example; `shots` are shown first."""
     began = time.monotonic()
     longest = max((len(base.encode(e.completion)) for e in examples), default=0)
-    with bank.on(alpha) if bank else nullcontext():
-        answers = base.generate([e.prompt for e in examples], longest + ANSWER_TOKENS, few_shot(shots), batch)
+    answers = base.generate([e.prompt for e in examples], longest + ANSWER_TOKENS, few_shot(shots), batch)
     if shots:  # a model that has only been shown examples goes on with the next one: its answer ends where theirs do
         end = "\n\n" if any("\n" in shot.completion for shot in shots) else "\n"
         answers = [answer.split(end)[0] for answer in answers]
