@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import gemma
-from .errors import BadBase, BadData, BadOption
-from .files import atomic_write, sha256_file, sha256_json
+from .characters import ALPHABET, CharTokenizer
+from .errors import BadBase, BadData, BadOption, LibraryError
+from .files import atomic_write, new_folder, sha256_file, sha256_json
 from .slots import (
     Edit,
     SkillConv1D,
@@ -46,6 +47,7 @@ __all__ = [
     "folder_digest",
     "load_base",
     "samples_at_hand",
+    "save_base",
 ]
 
 
@@ -246,6 +248,25 @@ def load_base(name: str = gemma.NAME, dtype: str = "auto") -> Base:
     return base
 
 
+def save_base(base: Base, folder: Path) -> None:
+    """Write `base` as a Hugging Face model folder, which `load_base` reads again; BadOption if it cannot be written.
+
+    A small base from scratch is written with its tokenizer of characters; read again, it is a base like any other.
+
+    The digest of a folder is that of its files: learn skills on the folder, not on the Base in memory, if it is to be kept.
+    """
+    if not hasattr(base.tokenizer, "save_pretrained"):
+        raise BadBase(f"the tokenizer of `{base.name}` cannot be written to a folder.", "choose a base that came from one")
+    model: Any = base.model
+    try:
+        with new_folder(folder) as aside:
+            model.save_pretrained(aside)
+            base.tokenizer.save_pretrained(aside)
+    except (LibraryError, OSError) as error:
+        reason = error.message if isinstance(error, LibraryError) else f"cannot write {folder}: {error.strerror or error}."
+        raise BadOption(reason, "choose another folder") from error
+
+
 @torch.inference_mode()
 def _check_logits(base: Base) -> None:
     """Some models do more to their logits than their head and a soft cap: to be wrong about that would show in no message."""
@@ -292,28 +313,6 @@ def folder_digest(folder: Path) -> str:
     memo.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(memo, json.dumps({"digest": digest}))
     return digest
-
-
-class CharTokenizer:
-    """One token a character, and three more: padding, begin, end. Characters that are not in `alphabet` become `unknown`."""
-
-    pad_token_id, bos_token_id, eos_token_id = 0, 1, 2
-
-    def __init__(self, alphabet: str):
-        self.alphabet = alphabet
-        self._number = {character: i + 4 for i, character in enumerate(alphabet)}
-
-    def __len__(self) -> int:
-        return len(self.alphabet) + 4
-
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        return [self._number.get(character, 3) for character in text]
-
-    def decode(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
-        return "".join(self.alphabet[t - 4] if t >= 4 else "" if t < 3 else "?" for t in map(int, tokens))
-
-
-ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 
 
 class TinyBase(Base):
