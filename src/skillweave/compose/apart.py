@@ -37,12 +37,12 @@ class Apart:
     bank: SkillBank
     tensors: Mapping[str, Tensor]
 
-    def number(self, key: str, least: float) -> float:
+    def number(self, key: str, least: int) -> int | float:
         """The setting `key`, a number of at least `least`. Raises BadSkill."""
         value = self.settings.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
             raise BadSkill(
-                f"{ABOUT} of `{self.name}` says that {key} is {value!r}, but it has to be a number of at least {least:g}.",
+                f"{ABOUT} of `{self.name}` says that {key} is {value!r}, but it has to be a number of at least {least}.",
                 "restore it, or compose the skill again",
             )
         return value

@@ -47,10 +47,8 @@ class Arrow:
         tick: Tick = lambda n, t: None,
     ) -> tuple[Routes, Log]:
         """The router; `examples` serve the report alone."""
-        check_routed(skills, self.top_k, self.temperature)
         bank, here = SkillBank(base, skills), present(skills)
-        for skill in skills.values():
-            skill.check_plain()
+        check_routed(bank, self.top_k, self.temperature)
         router = TopK({slot: _rows(skills, slot) for slot in here}, here, self.top_k, self.temperature, True)
         return Routes(tuple(skills), mean_strengths(base, bank, router, examples), router), Log()
 

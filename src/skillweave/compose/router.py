@@ -56,8 +56,8 @@ class Router:
         tick: Tick = lambda n, t: None,
     ) -> tuple[Routes, Log]:
         """Learn the rows on `examples`; `carried` are the examples that each skill brings along."""
-        check_routed(skills, self.top_k, 1.0)
         bank, here = SkillBank(base, skills), present(skills)
+        check_routed(bank, self.top_k, 1.0)
         own = {name: carried.get(name, ()) for name in skills}
         drawn = with_replay(examples, own, self.replay, self.steps * self.batch, seed)
         batches = Batches(base, drawn, self.batch, seed)

@@ -20,6 +20,7 @@ from ..base import Base
 from ..composition import ABOUT, Active
 from ..delta import LowRank
 from ..errors import BadOption, BadSkill
+from ..fitting import check_uniform
 from ..strength import Routed
 from ..task import Example
 from .apart import load_apart, save_apart
@@ -49,14 +50,16 @@ class TopK:
         return torch.zeros_like(scores).scatter(1, at, (best / self.temperature).softmax(1))
 
 
-def check_routed(skills: Mapping[str, LowRank], top_k: int, temperature: float) -> None:
-    """Raises BadOption if there is nothing to route, or not so."""
-    if len(skills) < 2:
-        raise BadOption(f"there is nothing to route between with {len(skills)} skill.", "name two skills or more")
-    if not 1 <= top_k <= len(skills):
-        raise BadOption(f"top_k is {top_k}, but with {len(skills)} skills it can be 1 to {len(skills)}.")
+def check_routed(bank: SkillBank, top_k: int, temperature: float) -> None:
+    """Raises BadOption if there is nothing to route between, or not so."""
+    count = len(bank.names)
+    if count < 2:
+        raise BadOption(f"only `{', '.join(bank.names)}` was given, and a router chooses between skills.", "name two or more")
+    if not 1 <= top_k <= count:
+        raise BadOption(f"top_k is {top_k}, but with {count} skills it can be 1 to {count}.")
     if not temperature > 0:
         raise BadOption(f"temperature is {temperature:g}, but has to be above 0.")
+    check_uniform(bank.fitted.values())
 
 
 def present(skills: Mapping[str, LowRank]) -> dict[str, Bool[Tensor, " skill"]]:
