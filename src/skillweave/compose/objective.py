@@ -15,6 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -80,9 +81,12 @@ class Several(Batch):
 
     @staticmethod
     def of(*parts: tuple[Batch, float]) -> "Several":
-        flat = torch.cat([batch.tokens.flatten() for batch, _ in parts])[None]
-        labels = torch.cat([batch.labels for batch, _ in parts])
-        return Several(flat, torch.zeros(0, dtype=torch.long), labels, sum(batch.real for batch, _ in parts), parts)
+        """All tokens in one row."""
+        starts = accumulate((batch.tokens.numel() for batch, _ in parts), initial=0)
+        rows = [batch.rows + start for (batch, _), start in zip(parts, starts, strict=False)]
+        flat, labels = ([getattr(batch, name).flatten() for batch, _ in parts] for name in ("tokens", "labels"))
+        real = sum(batch.real for batch, _ in parts)
+        return Several(torch.cat(flat)[None], torch.cat(rows), torch.cat(labels), real, parts)
 
     def pieces(self, positions: int) -> list[Batch]:
         """Pieces are weighed by their labels: what makes up for that is part of the weights."""
@@ -90,7 +94,7 @@ class Several(Batch):
         for batch, weight in self.parts:
             share = weight * len(self.labels) / max(1, len(batch.labels))
             found += [Weighed(p.tokens, p.rows, p.labels, p.real, share) for p in batch.pieces(positions)]
-        return found
+        return found or [self]
 
 
 @dataclass(frozen=True)
@@ -151,11 +155,11 @@ class Pseudo(Objective):
         trusted = [pair for pair, sum_ in zip(batches.pairs, total.tolist(), strict=True) if sum_ >= math.log(self.sure)]
         if not trusted:
             none = torch.zeros(0, dtype=torch.long)
-            return Batch(none[None], none, none, 0)
+            return Several(none[None], none, none, 0)
         return Several.of((batches.collate(trusted), len(trusted) / len(own)))
 
     def loss(self, batch: Batch) -> Tensor:
-        if not isinstance(batch, Weighed):  # nobody was sure: a step without a loss
+        if not isinstance(batch, Weighed):  # nobody was sure: a gradient of zero, so that the optimiser counts the step
             alpha = self.alpha()
             return 0.0 * (alpha if isinstance(alpha, Tensor) else alpha.alpha).sum()
         return batch.weight * bank_loss(self.bank, batch, self.alpha())
