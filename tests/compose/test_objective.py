@@ -150,6 +150,7 @@ def test_nobody_ever_sure_is_said(world):
         ({"objective": "negate", "recombined": 0.2}, BadOption, "negate mixes no other examples"),
         ({"objective": "pseudo", "valid": 0.2}, BadOption, "pseudo reads no answer to choose a step by"),
         ({"objective": "pseudo", "sure": 0.0}, BadOption, "sure is 0, but is a probability"),
+        ({"longest": 0}, BadOption, "longest is 0"),
         ({"valid": 1.0}, BadOption, "valid is 1, but is a share"),
         ({"objective": "negate"}, BadOption, "forget is ``"),
         ({"objective": "negate", "forget": "say"}, BadOption, "no example of what is to be kept"),

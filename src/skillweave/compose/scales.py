@@ -125,6 +125,8 @@ class Scales:
             raise BadOption(f"valid is {self.valid:g}, but is a share: at least 0 and below 1.")
         if self.objective == "pseudo" and self.valid:
             raise BadOption(f"valid is {self.valid:g}, but pseudo reads no answer to choose a step by.", "set it to 0")
+        if self.longest < 1:
+            raise BadOption(f"longest is {self.longest}, but an answer has at least 1 token.")
         if not 0 < self.sure <= 1:
             raise BadOption(f"sure is {self.sure:g}, but is a probability: above 0 and at most 1.")
 
