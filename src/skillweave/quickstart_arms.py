@@ -167,7 +167,7 @@ def weave(at: Setting, method: Scales, save: bool, tick: Tick) -> dict[str, Any]
         reached = wilson(sum(tested["exact"]), len(tested["exact"]))
         at.shelf.record(TARGET, [{"task": TARGET, "split": "test", "metric": "exact", "seed": at.seed} | vars(reached)])
     forget(state)
-    return tested | {"alpha": woven.alpha.mean(1).tolist()}
+    return tested | {"alpha": woven.strengths.mean(1).tolist()}
 
 
 def search(at: Setting, rate: float, tick: Tick) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Group:
     tensors: Mapping[str, Tensor]
     lr: float
     """Change per step, unitless."""
+    decay: float = 0.0
+    """AdamW's weight decay, per step and unit of learning rate: pulls towards zero."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def train(
     """
     named = {name: tensor for group in groups for name, tensor in group.tensors.items()}
     adam = torch.optim.AdamW(
-        [{"params": list(g.tensors.values()), "lr": g.lr} for g in groups], betas=BETAS, weight_decay=0.0, foreach=True
+        [{"params": list(g.tensors.values()), "lr": g.lr, "weight_decay": g.decay} for g in groups], betas=BETAS, foreach=True
     )
     for tensor in named.values():  # moments exist from the start, so that every state has the same tensors
         adam.state[tensor] = {
