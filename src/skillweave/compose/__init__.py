@@ -12,7 +12,10 @@ METHODS = {
     "breadcrumbs": "skillweave.compose.thin:Breadcrumbs",
     "scales": "skillweave.compose.scales:Scales",
     "scales+lora": "skillweave.compose.scales:ScalesWithLora",
+    "bridge": "skillweave.compose.bridge:Bridge",
 }
 
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "bridge": "skillweave.compose.bridge:Bridged",
+}
 """Who reads a skill that is not one adapter, by the `kind` in its composition.json: `load(folder, base, name) -> Active`."""
