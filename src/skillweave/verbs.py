@@ -112,7 +112,8 @@ def compose(
     examples = source.take(shots or (24 if bound is None else bound), "train")
     if not examples:
         raise BadData(f"{source.name} has no training examples.", "give a task or file with at least one")
-    model, weights = _base_of(members), {m.name: weights_of(m) for m in members}
+    model, other = _bases_of(fitter, members)
+    weights = {m.name: weights_of(m) for m in members}
     for skill in weights.values():
         skill.check_sum()
     key = sha256_json([[m.digest for m in members], method, vars(fitter), source.digest(), len(examples), seed])
@@ -120,7 +121,7 @@ def compose(
     steps = getattr(fitter, "steps", 0)
     say(f"composing {', '.join(skills)} by {method} from {len(examples)} examples of {source.name}")
     with progress(steps, f"compose {save or '+'.join(skills)}") as tick:
-        woven, log = fitter.fit(model, weights, examples, seed, carried_by(members), state, key, tick)
+        woven, log = fitter.fit(model, weights, examples, seed, carried_by(members), state, key, tick, **other)
     exact = check(woven.use(model, weights), source)
     if save is not None:
         facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
@@ -275,6 +276,14 @@ def _load(name: str) -> "Base":
     return model
 
 
+def _bases_of(fitter: Any, members: Sequence[Skill]) -> tuple["Base", dict[str, "Base"]]:
+    """The base that answers and, for a method that joins two, the other one under the name by which `fit` takes it."""
+    if not getattr(fitter, "two_bases", False):
+        return _base_of(members), {}
+    own, theirs = ([m for m in members if m.name in side] for side in fitter.sides([m.name for m in members]))
+    return _base_of(own, fitter.anchor or None), {"augment": _base_of(theirs, fitter.augment or None)}
+
+
 def _base_of(members: Sequence[Skill], base: str | None = None) -> "Base":
     """The base that all of `members` were learned on (or `base`). Raises BaseMismatch."""
     made_on = {m.name: m.provenance.get("base") or {} for m in members}
@@ -283,7 +292,7 @@ def _base_of(members: Sequence[Skill], base: str | None = None) -> "Base":
         if origin.get("digest") != made_on[first].get("digest"):
             raise BaseMismatch(
                 f"`{first}` was learned on {made_on[first].get('name')} and `{name}` on {origin.get('name')}.",
-                "use skills of one base together, or learn one of them again",
+                "use skills of one base together, learn one of them again, or join the two bases: --method bridge",
             )
     origin = next(iter(made_on.values()), {})
     model = _load(base or origin.get("name") or gemma.NAME)

@@ -16,10 +16,12 @@ METHODS = {
     "lorahub": "skillweave.compose.lorahub:LoraHub",
     "arrow": "skillweave.compose.arrow:Arrow",
     "router": "skillweave.compose.router:Router",
+    "bridge": "skillweave.compose.bridge:Bridge",
 }
 
 KINDS: dict[str, str] = {
     "context": "skillweave.compose.context:Gated",
     "routed": "skillweave.compose.routing:Routes",
+    "bridge": "skillweave.compose.bridge:Bridged",
 }
 """Who reads a skill that is not one adapter, by the `kind` in its composition.json: `load(folder, base, name) -> Active`."""

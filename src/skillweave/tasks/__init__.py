@@ -24,6 +24,10 @@ TASKS = {
     "upper": "skillweave.tasks.primitives:Upper",
     "primitives": "skillweave.tasks.primitives:primitives",
     "chain": "skillweave.tasks.primitives:chain",
+    "sums": "skillweave.tasks.keyed:Sums",
+    "numbers": "skillweave.tasks.keyed:Numbers",
+    "keys": "skillweave.tasks.keyed:Keys",
+    "key-sums": "skillweave.tasks.keyed:KeySums",
 }
 
 
