@@ -314,6 +314,7 @@ LEARN = {
     "part of a step": ({"options": {"steps": 1.5}}, BadOption, "steps is 1.5, but has to be a whole number"),
     "truth for a number": ({"options": {"steps": True}}, BadOption, "steps is True, but has to be a whole number"),
     "not a number": ({"options": {"lr": float("nan")}}, BadOption, "lr is nan, but has to be a number"),
+    "a number for truth": ({"options": {"precondition": 1}}, BadOption, "precondition is 1, but has to be true or false"),
     "endless": ({"options": {"steps": float("inf")}}, BadOption, "steps is inf, but has to be a whole number"),
     "no steps": ({"options": {"steps": 0}}, BadOption, "steps is 0, which is too small"),
     "no rank": ({"options": {"rank": 0}}, BadOption, "rank is 0, which is too small"),

@@ -108,6 +108,8 @@ def compose(
     members = [shelf.get(name) for name in skills]
     source = _source(task, data, seed)
     fitter = method_of("compose", method, options)
+    if hasattr(fitter, "check_members"):  # a method that asks where skills come from
+        fitter.check_members(members)
     bound = source.size("train")
     examples = source.take(shots or (24 if bound is None else bound), "train")
     if not examples:

@@ -17,6 +17,7 @@ METHODS = {
     "arrow": "skillweave.compose.arrow:Arrow",
     "router": "skillweave.compose.router:Router",
     "bridge": "skillweave.compose.bridge:Bridge",
+    "factors": "skillweave.compose.factors:JoinFactors",
 }
 
 KINDS: dict[str, str] = {

@@ -84,11 +84,13 @@ def train(
     state: Path | None = None,
     key: str = "",
     tick: Tick = lambda steps, note: None,
+    precondition: Callable[[], None] = lambda: None,
 ) -> Log:
     """Change the tensors of `groups` in place until the steps of `plan` are done.
 
     `state` is a file to save to and to go on from; one that was saved under another `key` (the digest of the configuration)
-    is not used. A loss that is not finite stops the run; the last whole state stays.
+    is not used. A loss that is not finite stops the run; the last whole state stays. `precondition` may change the clipped
+    gradients before AdamW reads them, as a function of them and of the tensors alone (or a resumed run would differ).
     """
     named = {name: tensor for group in groups for name, tensor in group.tensors.items()}
     adam = torch.optim.AdamW(
@@ -117,6 +119,7 @@ def train(
         if not math.isfinite(number):
             raise SkillweaveError(f"the loss is {number} at step {step}.", "lower the learning rate (--lr)")
         torch.nn.utils.clip_grad_norm_(list(named.values()), plan.clip)
+        precondition()
         adam.step()
         log.loss.append(number)
         log.tokens += data.real
