@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..bank import SkillBank
 from ..base import Base
-from ..strength import Constant, Strength
+from ..strength import Strength
 from ..task import Example
 from .batches import Batch, Batches
 
@@ -39,7 +39,7 @@ def bank_loss(bank: SkillBank, batch: Batch, alpha: Strength | None = None) -> F
 
 
 @torch.inference_mode()
-def mean_loss(bank: SkillBank, examples: Sequence[Example], alpha: Constant | None = None, size: int = 16) -> float:
+def mean_loss(bank: SkillBank, examples: Sequence[Example], alpha: Strength | None = None, size: int = 16) -> float:
     """Nats per labelled token over all of `examples`."""
     batches = Batches(bank.base, sorted(examples, key=lambda e: len(e.prompt)), size, seed=0)
     total = count = 0.0

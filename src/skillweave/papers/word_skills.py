@@ -55,8 +55,7 @@ class World:
 
 def words(chain: Sequence[str], seed: int) -> Words:
     """The task of applying functions one after another, told by their letters."""
-    label = "".join(LETTERS[name] for name in chain)
-    return Words(seed, chain, letters="abcdefgh", lengths=(3, 4), label=label)
+    return Words(seed, chain, letters="abcdefgh", lengths=(3, 4), labels=LETTERS)
 
 
 def chains() -> list[tuple[str, ...]]:
