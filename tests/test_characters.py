@@ -71,3 +71,9 @@ def test_a_base_whose_tokenizer_has_no_file_is_refused(tiny, tmp_path):
     with pytest.raises(BadBase, match="the tokenizer of `words` cannot be written"):
         save_base(Base("words", "0", tiny.model, Words()), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_said_while_a_base_is_written(process):
+    code = "from pathlib import Path; from skillweave.base import TinyBase, save_base; save_base(TinyBase(), Path('small'))"
+    said = process(code=code)
+    assert (said.code, said.out, said.err) == (0, "", "")

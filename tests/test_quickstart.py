@@ -20,7 +20,7 @@ SMALL = arms.Effort(
     test=4,
     kept=2,
     rates=(1e-3, 2e-3),
-    control=True,
+    arms=qs.ARMS,
 )
 
 
@@ -31,7 +31,7 @@ def jobs(request, tmp_path):
 
 @pytest.mark.parametrize(
     ("effort", "missing"),
-    [("paper", set()), ("fair", {qs.FRESH_MADE}), ("quick", {*qs.ARMS} - {qs.BASE, qs.FRESH, qs.WOVEN, qs.JOINT})],
+    [("paper", set()), ("fair", {qs.FRESH_MADE, qs.REPLAY}), ("quick", {*qs.ARMS} - {qs.BASE, qs.FRESH, qs.WOVEN, qs.JOINT})],
 )
 def test_the_plan_covers_every_arm(tmp_path, effort, missing):
     names = [job.name for job in qs.plan(arms.Setting(qs.EFFORTS[effort], tmp_path, 0))]

@@ -172,6 +172,27 @@ def test_compose_saves_one_skill_that_says_how(two, shelf, data):
     assert len(verbs.run("both", ["in 1\n"], library=shelf, max_new_tokens=2).answers) == 1
 
 
+@pytest.mark.parametrize(
+    ("granularity", "shape"), [("global", (2, 3)), ("block", (2, 21)), ("partition:2", (2, 21))], ids=lambda value: str(value)
+)
+def test_compose_with_strengths_of_any_grain(two, shelf, data, granularity, shape):
+    how = {"method": "scales", "options": {"steps": 2, "batch": 2, "lr": 0.1, "valid": 0.25, "granularity": granularity}}
+    report = verbs.compose(["one", "two"], library=shelf, data=data, save="both", **how)
+    skill = Library(shelf).get("both")
+    about = json.loads((skill.path / "composition.json").read_text())
+    assert list(about["alpha"]) == list(report.alpha) == ["one", "two"] and len(about["alpha"]["one"]) == shape[1]
+    assert about.get("parts") == (2 if granularity == "partition:2" else None)
+    assert verbs.weights_of(skill).rank == 8 + 8
+    assert len(verbs.run("both", ["in 1\n"], library=shelf, max_new_tokens=2).answers) == 1
+
+
+def test_compose_unlearns_what_it_is_told_to(two, shelf, data):
+    how = {"method": "scales", "options": {"steps": 2, "batch": 2, "objective": "negate", "forget": "one"}}
+    assert verbs.compose(["one", "two"], library=shelf, data=data, save="less", **how).saved == "less"
+    with pytest.raises(BadOption, match="forget is `three`"):
+        verbs.compose(["one", "two"], library=shelf, data=data, method="scales", options=how["options"] | {"forget": "three"})
+
+
 def test_compose_without_a_name_changes_no_skill(two, shelf, data):
     before = everything(shelf / "one")
     report = verbs.compose(["one", "two"], library=shelf, data=data, method="sum")
@@ -293,6 +314,7 @@ LEARN = {
     "part of a step": ({"options": {"steps": 1.5}}, BadOption, "steps is 1.5, but has to be a whole number"),
     "truth for a number": ({"options": {"steps": True}}, BadOption, "steps is True, but has to be a whole number"),
     "not a number": ({"options": {"lr": float("nan")}}, BadOption, "lr is nan, but has to be a number"),
+    "a number for truth": ({"options": {"precondition": 1}}, BadOption, "precondition is 1, but has to be true or false"),
     "endless": ({"options": {"steps": float("inf")}}, BadOption, "steps is inf, but has to be a whole number"),
     "no steps": ({"options": {"steps": 0}}, BadOption, "steps is 0, which is too small"),
     "no rank": ({"options": {"rank": 0}}, BadOption, "rank is 0, which is too small"),

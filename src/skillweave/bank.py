@@ -2,10 +2,11 @@
 
     y = W x + Σ_k α_k · s_k · B_k A_k x
 
-α is given at call time and differentiable: one number a skill, or a skill and layer, for the whole batch; or one a sample, a
-sample and layer, a token; or read off the layer's input by a router (`strength.py`). Which of three kernels computes it
-(`kernels.py`) follows from the share of the skills that a sample uses, so that cost follows the skills in use, not those in the
-bank. The base weights are never written to, and nothing stays behind when the block ends or a forward raises.
+α is given at call time and differentiable: one number a skill, a skill and layer, or a skill and block of weights, for the
+whole batch; or one a sample, a sample and layer, a token; or read off the layer's input by a router (`strength.py`). Which of
+three kernels computes it (`kernels.py`) follows from the share of the skills that a sample uses, so that cost follows the
+skills in use, not those in the bank. The base weights are never written to, and nothing stays behind when the block ends or a
+forward raises.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +21,12 @@ from torch import Tensor
 from .base import Base, Edit, edited
 from .calibration import Shares, calibrate, shares
 from .delta import LowRank
-from .edits import BySample, by_token, routed
+from .edits import BySample, by_input, by_token, routed
 from .errors import BadOption, NotFound
 from .fitting import check_owners, check_uniform, dress, fit
 from .kernels import Folded, Store, stack
-from .strength import Choice, PerSample, PerToken, Routed, Strength, check_count, mix
+from .rowwise import with_gains
+from .strength import Choice, PerBlock, PerSample, PerToken, Routed, Rows, Strength, check_count, mix, rows
 
 CACHE = 512 * 2**20
 """Bytes of factors that a bank keeps side by side between calls: 64 skills of rank 16 on Gemma 3 270M in bf16."""
@@ -100,39 +102,37 @@ class SkillBank:
     def _edits(self, alpha: Strength) -> dict[str, Edit]:
         skills = [skill.plain for skill in self.fitted.values()]
         self.store.turn += 1
-        if isinstance(alpha, Tensor):
-            return self._folded(alpha, skills)
-        check_uniform(self.fitted.values())
+        if isinstance(alpha, Tensor | PerBlock):
+            return self._folded(rows(alpha, len(skills), self.base.layers, self.base.layer_of), skills)
+        fitted = list(self.fitted.values())
+        check_uniform(fitted)
         if isinstance(alpha, Routed):
-            return routed(alpha.router, skills, self.store)
+            return with_gains(routed(alpha.router, skills, self.store), fitted, partial(by_input, alpha.router))
         if isinstance(alpha, PerToken):
             check_count(alpha.alpha.shape[2], len(skills))
-            return by_token(alpha.alpha, skills, self.store)
+            return with_gains(by_token(alpha.alpha, skills, self.store), fitted, lambda slot: lambda x: alpha.alpha)
         found = mix(alpha, len(skills), self.base.layers)
         shared = BySample(found, skills, self.store, self.shares)
         slots = dict.fromkeys(slot for k in found.used for slot in skills[k].factors)
-        return {slot: partial(shared, slot, self.base.layer_of(slot)) for slot in slots}
+        edits: dict[str, Edit] = {slot: partial(shared, slot, self.base.layer_of(slot)) for slot in slots}
+        return with_gains(edits, fitted, lambda s: shared.rows(s, self.base.layer_of(s)))
 
-    def _folded(self, alpha: Tensor, skills: list[LowRank]) -> dict[str, Edit]:
-        check_count(len(alpha), len(skills))
-        if alpha.dim() == 1:
-            alpha = alpha[:, None].expand(-1, self.base.layers)
-        if alpha.shape[1] != self.base.layers:
-            raise BadOption(f"strengths for {alpha.shape[1]} layers were given, and the base has {self.base.layers}.")
+    def _folded(self, strength: Rows, skills: list[LowRank]) -> dict[str, Edit]:
+        alpha = strength.alpha
         learning = torch.is_grad_enabled() and (alpha.requires_grad or any(map(_learns, skills)))
         used = range(len(skills)) if learning else alpha.any(1).nonzero()[:, 0].tolist()
         kind = self.base.dtype
         edits: dict[str, Edit] = {}
         for slot in dict.fromkeys(slot for k in used for slot in skills[k].factors):
             here = [(k, skills[k].factors[slot]) for k in used if slot in skills[k].factors]
-            layer, factors = self.base.layer_of(slot), [f for _, f in here]
+            factors = [f for _, f in here]
             tensors = [tensor for f in factors for tensor in (f.a, f.b)]
             key = (slot, "stacked", tuple(k for k, _ in here), kind)
             a, b = self.store.get(key, tensors, partial(stack, factors, kind))
-            scale = torch.cat([(alpha[k, layer] * f.scale).expand(f.rank) for k, f in here])  # (rank,)
+            scale = torch.cat([(strength.at(k, slot) * f.scale).expand(f.rank) for k, f in here])  # (rank,)
             edits[slot] = Folded(a, b, scale)
         fitted = list(self.fitted.values())
-        return dress(self.base, [(fitted[k], alpha[k]) for k in used], edits)
+        return dress(self.base, {k: fitted[k] for k in used}, strength, edits)
 
 
 def _learns(skill: LowRank) -> bool:

@@ -257,6 +257,9 @@ def save_base(base: Base, folder: Path) -> None:
     """
     if not hasattr(base.tokenizer, "save_pretrained"):
         raise BadBase(f"the tokenizer of `{base.name}` cannot be written to a folder.", "choose a base that came from one")
+    from transformers import logging
+
+    logging.disable_progress_bar()
     model: Any = base.model
     try:
         with new_folder(folder) as aside:

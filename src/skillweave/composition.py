@@ -1,4 +1,4 @@
-"""Composition: which skills, how strong each is in each layer, what new weights go with them; and a base while skills are on.
+"""Composition: which skills, how strong each is and where, what new weights go with them; and a base while skills are on.
 
 What a method of the compose room makes is a `Woven`: it can be used (`Active`) and written to the folder of a skill. Where
 strengths are constants it is a `Composition`, which merges exactly into one adapter. Where they depend on the input they come
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from .base import Base
 from .delta import LowRank, weighted_sum
 from .errors import BadSkill
 from .peft_format import load_adapter, save_adapter
-from .strength import Strength
+from .strength import Constant, PerBlock, Strength, rows
 
 NEW = "+new"
 """The name of a composition's own weights inside its bank; no skill can be called so."""
@@ -71,8 +71,8 @@ class Woven(Protocol):
         """The skills that stay visible in it, by name."""
 
     @property
-    def strengths(self) -> Float[Tensor, "skill layer"]:
-        """How strong each of `skills` is: constants, or the mean over the examples that it was made from."""
+    def strengths(self) -> Float[Tensor, "skill place"]:
+        """How strong each of `skills` is, in layers or blocks: constants, or means over the examples that it was made from."""
 
     def use(self, base: Base, skills: Mapping[str, LowRank]) -> Active:
         """`base` with it on; `skills` are the weights of the skills that it was made of."""
@@ -83,10 +83,11 @@ class Woven(Protocol):
 
 @dataclass(frozen=True)
 class Composition:
-    """Skills by name with a strength per skill and layer (unitless, 1 = as trained), and perhaps weights of its own."""
+    """Skills by name with strengths (unitless, 1 = as trained), and perhaps weights of its own."""
 
     skills: tuple[str, ...]
-    alpha: Float[Tensor, "skill layer"]
+    alpha: Float[Tensor, "skill layer"] | PerBlock
+    """For each skill and layer, or each skill and block of weights (of all skills together, or a part of them)."""
     new: LowRank | None = None
 
     @staticmethod
@@ -95,15 +96,15 @@ class Composition:
         return Composition((), torch.zeros(0, base.layers), skill)
 
     @property
-    def strengths(self) -> Float[Tensor, "skill layer"]:
-        return self.alpha
+    def strengths(self) -> Float[Tensor, "skill place"]:
+        return self.alpha.alpha if isinstance(self.alpha, PerBlock) else self.alpha
 
-    def bank(self, base: Base, skills: Mapping[str, LowRank]) -> tuple[SkillBank, Tensor]:
+    def bank(self, base: Base, skills: Mapping[str, LowRank]) -> tuple[SkillBank, Constant]:
         """The bank that holds this composition, and its α: `with bank.on(alpha): …`."""
         parts = {name: skills[name] for name in self.skills}
         if self.new is None:
             return SkillBank(base, parts), self.alpha
-        return SkillBank(base, {**parts, NEW: self.new}), torch.cat([self.alpha, torch.ones(1, self.alpha.shape[1])])
+        return SkillBank(base, {**parts, NEW: self.new}), with_new(self.alpha, self.new)
 
     def use(self, base: Base, skills: Mapping[str, LowRank]) -> Active:
         return Active(base, *self.bank(base, skills))
@@ -111,22 +112,36 @@ class Composition:
     def merged(self, base: Base, skills: Mapping[str, LowRank]) -> LowRank:
         """The same change of weights as one skill: exact, its rank is the sum of the ranks."""
         bank, alpha = self.bank(base, skills)
-        return weighted_sum(
-            [
-                (part, {slot: alpha[k, base.layer_of(slot)].item() for slot in part.factors})
-                for k, part in enumerate(bank.skills.values())
-            ]
-        )
+        strength = rows(alpha, len(bank.skills), base.layers, base.layer_of)
+        parts = enumerate(bank.skills.values())
+        return weighted_sum([(part, {slot: strength.at(k, slot).item() for slot in part.factors}) for k, part in parts])
 
     def save(self, folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
         """One exact adapter, with the strengths beside it."""
         save_adapter(folder / "adapter", self.merged(base, skills) if self.skills else self._own(), base.name)
         if self.skills:
-            write_about(folder, None, alpha={name: self.alpha[k].tolist() for k, name in enumerate(self.skills)})
+            write_about(folder, None, **self.about(skills))
+
+    def about(self, skills: Mapping[str, LowRank]) -> dict[str, Any]:
+        """Its strengths as composition.json has them: the layers in order, or the blocks that a skill changes by name."""
+        named = dict(zip(self.skills, self.strengths.tolist(), strict=True))
+        if isinstance(self.alpha, PerBlock):
+            pairs = {name: zip(self.alpha.blocks, row, strict=True) for name, row in named.items()}
+            named = {name: {b: x for b, x in row if b in skills[name].factors} for name, row in pairs.items()}
+        return {"alpha": named}
 
     def _own(self) -> LowRank:
         assert self.new is not None, "a composition of nothing"
         return self.new
+
+
+def with_new(alpha: Constant, new: LowRank) -> Float[Tensor, "more layer"] | PerBlock:
+    """`alpha` of skills, and one for new weights behind them."""
+    if not isinstance(alpha, PerBlock):
+        return torch.cat([alpha, torch.ones(1, alpha.shape[1])])
+    more = tuple(block for block in new.factors if block not in alpha.place)
+    wide = torch.cat([alpha.alpha, torch.zeros(len(alpha.alpha), len(more))], 1)
+    return PerBlock(torch.cat([wide, torch.ones(1, wide.shape[1])]), (*alpha.blocks, *more))
 
 
 def write_about(folder: Path, kind: str | None, **settings) -> None:

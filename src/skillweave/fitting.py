@@ -22,6 +22,7 @@ from .base import Base
 from .delta import Factors, LowRank, Replacement
 from .errors import BadOption, BaseMismatch
 from .slots import SkillConv1D
+from .strength import Rows
 
 
 @dataclass(frozen=True)
@@ -95,25 +96,27 @@ def check_owners(skills: Iterable[Fitted]) -> None:
 
 
 def check_uniform(skills: Iterable[Fitted]) -> None:
-    """Raises BadOption if one is more than products of factors on linear layers, and so has one strength for a batch."""
+    """Raises BadOption if one changes the embeddings or the head, or replaces weights, and so has one strength for a batch."""
     for skill in skills:
-        if skill.more:
+        if skill.special or skill.replaced:
+            what = "replaces weights" if skill.replaced else "changes the embeddings or the head"
             raise BadOption(
-                f"`{skill.name}` is more than a product of factors: its strength cannot differ within a batch.",
+                f"`{skill.name}` {what}: its strength cannot differ within a batch.",
                 "use it with one strength for each layer",
             )
 
 
-def dress(base: Base, skills: Sequence[tuple[Fitted, Tensor]], edits: dict) -> dict:
-    """The edits of the kernels, and with them what `skills`, each with its strengths in the layers, do besides."""
-    strong = [(skill, row) for skill, row in skills if skill.more]
-    for skill, row in strong:
+def dress(base: Base, skills: Mapping[int, Fitted], strength: Rows, edits: dict) -> dict:
+    """The edits of the kernels, and with them what `skills` (by their numbers in the strengths) do besides."""
+    strong = {k: skill for k, skill in skills.items() if skill.more}
+    for k, skill in strong.items():
+        row = strength.alpha[k]
         if skill.replaced and not bool((row == row[0]).all() and row[0] in (0, 1)):
             weight = next(iter(skill.replaced))
             raise BadOption(f"`{skill.name}` replaces `{weight}`: it can be on or off, but not in between.", "use strength one")
-    own = {slot for skill, _ in strong for slot in (*skill.gain, *skill.bias, *skill.special, *map(_slot, skill.replaced))}
+    own = {s for f in strong.values() for s in (*f.gain, *f.bias, *f.special, *map(_slot, f.replaced))}
     for slot in own:
-        extras = _extras(base, slot, strong)
+        extras = _extras(slot, strong, strength)
         if slot == base.head_slot:
             edits[slot] = Head(extras)
         elif slot == base.table_slot:
@@ -139,16 +142,16 @@ class Extras:
         return old if new is None or new.rows is not None else new.values.to(old.dtype)
 
 
-def _extras(base: Base, slot: str, strong) -> Extras:
-    layer = base.layer_of(slot)
-
+def _extras(slot: str, strong: Mapping[int, Fitted], strength: Rows) -> Extras:
     def total(part: str) -> Tensor | None:
-        here = [getattr(skill, part)[slot] * row[layer] for skill, row in strong if slot in getattr(skill, part)]
+        own = {k: getattr(skill, part) for k, skill in strong.items()}
+        here = [change[slot] * strength.at(k, slot) for k, change in own.items() if slot in change]
         return torch.stack(here).sum(0) if here else None
 
-    parts = [(skill.special[slot], row[layer] * skill.special[slot].scale) for skill, row in strong if slot in skill.special]
-    new = {w.rpartition(".")[2]: r for skill, row in strong if row[0] for w, r in skill.replaced.items() if _slot(w) == slot}
-    return Extras(total("gain"), total("bias"), parts, new)
+    special = [(k, skill.special[slot]) for k, skill in strong.items() if slot in skill.special]
+    on = [skill.replaced.items() for k, skill in strong.items() if strength.alpha[k, 0]]
+    new = {weight.rpartition(".")[2]: r for items in on for weight, r in items if _slot(weight) == slot}
+    return Extras(total("gain"), total("bias"), [(f, strength.at(k, slot) * f.scale) for k, f in special], new)
 
 
 class Dressed:

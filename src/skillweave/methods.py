@@ -37,6 +37,10 @@ def _fitting(option: str, value: Any, default: Any, room: str) -> Any:
         if not isinstance(value, str):
             raise BadOption(f"{option} is {value!r}, but has to be a word.", hint)
         return value
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise BadOption(f"{option} is {value!r}, but has to be true or false.", f"write it as in --set {option}=true")
+        return value
     if isinstance(default, tuple):
         if not isinstance(value, list | tuple) or not all(map(_is_number, value)):
             raise BadOption(
@@ -45,7 +49,8 @@ def _fitting(option: str, value: Any, default: Any, room: str) -> Any:
         return tuple(map(float, value))
     if not _is_number(value) or (isinstance(default, int) and value != int(value)):
         raise BadOption(f"{option} is {value!r}, but has to be a{' whole' * isinstance(default, int)} number.", hint)
-    if value < 0 or (value == 0 and (option in ("steps", "batch") or (option == "rank" and room == "learn"))):
+    needed = option in ("steps", "batch") or (option == "rank" and room == "learn")
+    if value < 0 or (value == 0 and needed and default != 0):
         raise BadOption(f"{option} is {value}, which is too small.", hint)
     return type(default)(value)
 

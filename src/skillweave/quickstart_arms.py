@@ -33,6 +33,8 @@ from .verbs import check, run, weights_of
 
 SKILLS = ("date", "number", "country")
 TARGET = "invoice"
+CHECKED = 40
+"""Validation examples that each of the three skills is tried on."""
 SHOTS = 24
 """Examples of it that may be used."""
 QUESTION = "On 3. Mai 2021 we billed a client in Ivory Coast two hundred and five euros."
@@ -52,10 +54,8 @@ class Effort:
     """Held-out examples of each skill's own task."""
     rates: tuple[float, ...]
     """Learning rates that the fresh LoRA may choose from."""
-    all_arms: bool = True
-    """Whether the arms that the criterion does not compare run too."""
-    control: bool = False
-    """Whether a fresh LoRA is also given the recombined examples that the weaving arm gets."""
+    arms: tuple[str, ...]
+    """Which ways of using the invoices run."""
 
     @property
     def joint(self) -> SFT:
@@ -140,7 +140,7 @@ def teach(at: Setting, name: str, tick: Tick) -> dict[str, Any]:
     state, key = at.state(method, name)
     skill, log = method.fit(base, at.pool(name), at.seed, state, key, tick)
     made = Composition.of(skill, base)
-    facts = facts_of(base, "sft", method, task, at.pool(name), at.seed, log, check(made.use(base, {}), task))
+    facts = facts_of(base, "sft", method, task, at.pool(name), at.seed, log, check(made.use(base, {}), task, CHECKED))
     save_skill(at.shelf, name, made, base, task, at.pool(name), facts, task.description)
     forget(state)
     return {"seconds": log.cpu_seconds}
@@ -167,7 +167,7 @@ def weave(at: Setting, method: Scales, save: bool, tick: Tick) -> dict[str, Any]
         reached = wilson(sum(tested["exact"]), len(tested["exact"]))
         at.shelf.record(TARGET, [{"task": TARGET, "split": "test", "metric": "exact", "seed": at.seed} | vars(reached)])
     forget(state)
-    return tested | {"alpha": woven.alpha.mean(1).tolist()}
+    return tested | {"alpha": woven.strengths.mean(1).tolist()}
 
 
 def search(at: Setting, rate: float, tick: Tick) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Composed:
     shots: int
     """Examples of the task that were used."""
     alpha: Mapping[str, Mapping[str, float]]
-    """Strength of each skill: mean, lowest and highest over the layers (unitless, 1 = as trained)."""
+    """Strength of each skill: mean, lowest and highest over its layers or blocks (unitless, 1 = as trained)."""
     seconds: float
 
     @property
@@ -65,7 +65,7 @@ class Composed:
         rows = tuple((name, f"{a['mean']:.2f}", f"{a['low']:.2f}", f"{a['high']:.2f}") for name, a in self.alpha.items())
         kept = f"saved as {self.saved}" if self.saved else "not saved (--save NAME)"
         note = f"{self.method}, {self.shots} examples, {self.seconds:.0f} s; exact match (valid) {self.exact}; {kept}"
-        return Table(("skill", "strength", "lowest layer", "highest layer"), rows, note=note)
+        return Table(("skill", "strength", "lowest", "highest"), rows, note=note)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,34 @@
 
     y = W x + Σ_k α_k · s_k · B_k A_k x,    α_k unitless: 1 as trained, 0 off, negative takes the skill away
 
-A plain tensor, a number a skill or a skill and layer, holds for the whole batch. `PerSample`, `Choice` and `PerToken` tell the
-samples of a batch apart, and `Routed` reads α off each layer's own input. Whatever takes a strength takes any of them; all are
-differentiable.
+A plain tensor, a number a skill or a skill and layer, holds for the whole batch, and so does `PerBlock`, a number a skill and
+block of weights. `PerSample`, `Choice` and `PerToken` tell the samples of a batch apart, and `Routed` reads α off each layer's
+own input. Whatever takes a strength takes any of them; all are differentiable.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .errors import BadOption
+
+
+@dataclass(frozen=True, eq=False)
+class PerBlock:
+    """A strength for every skill and block of weights (`q_proj` of layer 3, say), for the whole batch."""
+
+    alpha: Float[Tensor, "skill block"]
+    blocks: tuple[str, ...]
+    """The blocks by name, as the base calls its linear layers (and its head and embeddings, if a skill changes them)."""
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Where in `blocks` each one is."""
+        return {block: i for i, block in enumerate(self.blocks)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +64,42 @@ class Routed:
     """(input (row, inside), name of the layer) -> α (row, skill)."""
 
 
-Strength = Float[Tensor, "skill"] | Float[Tensor, "skill layer"] | PerSample | Choice | PerToken | Routed
+Constant = Float[Tensor, "skill"] | Float[Tensor, "skill layer"] | PerBlock
+"""The same for the whole batch."""
+Strength = Constant | PerSample | Choice | PerToken | Routed
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Strengths that are the same for the whole batch, and which of them a block of weights has."""
+
+    alpha: Float[Tensor, "skill place"]
+    place: Callable[[str], int]
+
+    def at(self, skill: int, block: str) -> Float[Tensor, ""]:
+        """How strong `skill`, by number, is in `block`."""
+        return self.alpha[skill, self.place(block)]
+
+
+def rows(strength: Constant, skills: int, layers: int, layer_of: Callable[[str], int]) -> Rows:
+    """Strengths of any shape, for a bank of `skills` on a base of `layers`, as Rows. Raises BadOption."""
+    if isinstance(strength, PerBlock):
+        check_count(len(strength.alpha), skills)
+        if len(strength.place) != strength.alpha.shape[1]:
+            raise BadOption(f"{strength.alpha.shape[1]} strengths a skill were given for {len(strength.place)} blocks.")
+        return Rows(strength.alpha, partial(_place, strength.place))
+    check_count(len(strength), skills)
+    if strength.dim() == 1:
+        return Rows(strength[:, None], lambda block: 0)
+    if strength.shape[1] != layers:
+        raise BadOption(f"strengths for {strength.shape[1]} layers were given, and the base has {layers}.")
+    return Rows(strength, layer_of)
+
+
+def _place(places: dict[str, int], block: str) -> int:
+    if block not in places:
+        raise BadOption(f"no strength was given for `{block}`.", "give one to every block of weights that a skill changes")
+    return places[block]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import pytest
 from skillweave.errors import BadData, BadOption, NotFound
 from skillweave.task import Example, Task, assert_disjoint, check_task
 from skillweave.tasks import load_data, load_task
-from skillweave.tasks.primitives import CHAINED, FUNCTIONS, Mixture, Words, chain, chains, primitives
+from skillweave.tasks.primitives import CHAINED, FUNCTIONS, SHORT, Mixture, Words, chain, chains, primitives
 
 SPLITS = ("train", "valid", "test")
 KNOWN = {
@@ -41,12 +41,22 @@ def test_functions_are_applied_from_left_to_right():
     assert Words(0, ["double", "rotate"]).answer("ab") == "abba" != Words(0, ["rotate", "double"]).answer("ab")
 
 
+def test_labels_take_the_place_of_the_names():
+    assert len(set(SHORT.values())) == 11
+    task, long = (Words(0, ["swap", "spin"], labels=labels, table={**FUNCTIONS, "spin": str}) for labels in (SHORT, None))
+    short, example = task.example(3, "test"), long.example(3, "test")
+    assert task.name == long.name == "swap spin" and example.prompt.startswith("swap spin: ")
+    assert short.prompt == example.prompt.replace("swap spin", "W spin") and short.completion == example.completion
+    assert task.content(short) == long.content(example)
+
+
 def test_every_family_keeps_the_contract():
     made = [*chains(2), *chains(3, CHAINED[:3]), primitives(3), chain(3)]
+    made += chains(1, list(FUNCTIONS), labels=SHORT)
     made += [Words(5, ["reverse"], letters="abc", lengths=(4, 6)), Words(0, ["spin"], table={"spin": lambda w: w + w[::-1]})]
     for task in made:
         check_task(task, n=40)
-    assert len(made) == 42 + 6 + 4
+    assert len(made) == 42 + 6 + 11 + 4
 
 
 def test_no_word_and_no_anagram_of_it_crosses_a_split_under_any_function():

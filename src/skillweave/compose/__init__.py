@@ -12,10 +12,17 @@ METHODS = {
     "breadcrumbs": "skillweave.compose.thin:Breadcrumbs",
     "scales": "skillweave.compose.scales:Scales",
     "scales+lora": "skillweave.compose.scales:ScalesWithLora",
+    "context": "skillweave.compose.context:Context",
+    "lorahub": "skillweave.compose.lorahub:LoraHub",
+    "arrow": "skillweave.compose.arrow:Arrow",
+    "router": "skillweave.compose.router:Router",
     "bridge": "skillweave.compose.bridge:Bridge",
+    "factors": "skillweave.compose.factors:JoinFactors",
 }
 
 KINDS: dict[str, str] = {
+    "context": "skillweave.compose.context:Gated",
+    "routed": "skillweave.compose.routing:Routes",
     "bridge": "skillweave.compose.bridge:Bridged",
 }
 """Who reads a skill that is not one adapter, by the `kind` in its composition.json: `load(folder, base, name) -> Active`."""

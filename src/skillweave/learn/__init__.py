@@ -2,4 +2,5 @@
 
 METHODS = {
     "sft": "skillweave.learn.sft:SFT",
+    "plp": "skillweave.learn.plp:PLP",
 }

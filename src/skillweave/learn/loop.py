@@ -40,6 +40,8 @@ class Group:
     tensors: Mapping[str, Tensor]
     lr: float
     """Change per step, unitless."""
+    decay: float = 0.0
+    """AdamW's weight decay, per step and unit of learning rate: pulls towards zero."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,17 @@ def train(
     state: Path | None = None,
     key: str = "",
     tick: Tick = lambda steps, note: None,
+    precondition: Callable[[], None] = lambda: None,
 ) -> Log:
     """Change the tensors of `groups` in place until the steps of `plan` are done.
 
     `state` is a file to save to and to go on from; one that was saved under another `key` (the digest of the configuration)
-    is not used. A loss that is not finite stops the run; the last whole state stays.
+    is not used. A loss that is not finite stops the run; the last whole state stays. `precondition` may change the clipped
+    gradients before AdamW reads them, as a function of them and of the tensors alone (or a resumed run would differ).
     """
     named = {name: tensor for group in groups for name, tensor in group.tensors.items()}
     adam = torch.optim.AdamW(
-        [{"params": list(g.tensors.values()), "lr": g.lr} for g in groups], betas=BETAS, weight_decay=0.0, foreach=True
+        [{"params": list(g.tensors.values()), "lr": g.lr, "weight_decay": g.decay} for g in groups], betas=BETAS, foreach=True
     )
     for tensor in named.values():  # moments exist from the start, so that every state has the same tensors
         adam.state[tensor] = {
@@ -115,6 +119,7 @@ def train(
         if not math.isfinite(number):
             raise SkillweaveError(f"the loss is {number} at step {step}.", "lower the learning rate (--lr)")
         torch.nn.utils.clip_grad_norm_(list(named.values()), plan.clip)
+        precondition()
         adam.step()
         log.loss.append(number)
         log.tokens += data.real

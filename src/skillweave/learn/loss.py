@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..bank import SkillBank
 from ..base import Base
+from ..strength import Strength
 from ..task import Example
 from .batches import Batch, Batches
 
@@ -29,7 +30,7 @@ NOTHING = 2.0**-24
 """A share of a row's probability that fp32 cannot add to it: tiles that hold less have no part in the row's gradient."""
 
 
-def bank_loss(bank: SkillBank, batch: Batch, alpha: Tensor | None = None) -> Float[Tensor, ""]:
+def bank_loss(bank: SkillBank, batch: Batch, alpha: Strength | None = None) -> Float[Tensor, ""]:
     """Nats per labelled token of `batch` with the bank's skills at strength `alpha`."""
     bank.check_head()
     with bank.on(alpha):
@@ -38,7 +39,7 @@ def bank_loss(bank: SkillBank, batch: Batch, alpha: Tensor | None = None) -> Flo
 
 
 @torch.inference_mode()
-def mean_loss(bank: SkillBank, examples: Sequence[Example], alpha: Tensor | None = None, size: int = 16) -> float:
+def mean_loss(bank: SkillBank, examples: Sequence[Example], alpha: Strength | None = None, size: int = 16) -> float:
     """Nats per labelled token over all of `examples`."""
     batches = Batches(bank.base, sorted(examples, key=lambda e: len(e.prompt)), size, seed=0)
     total = count = 0.0

@@ -11,6 +11,7 @@ from ..task import Example
 from .batches import Batches
 from .loop import Group, Log, Plan, Tick, train
 from .loss import bank_loss
+from .precondition import whole
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class SFT:
     """Rank of every layer's change."""
     scale: float = 2.0
     """LoRA's alpha / rank, unitless."""
+    precondition: bool = False
+    """Whether gradients are freed of how the change is split into factors (Riemannian preconditioning, 2402.02347)."""
 
     def fit(
         self,
@@ -42,5 +45,6 @@ class SFT:
         bank = SkillBank(base, {"new": skill})
         batches = Batches(base, examples, self.batch, seed)
         groups = [Group(skill.tensors(), self.lr)]
-        log = train(lambda b: bank_loss(bank, b), groups, batches.at, Plan(self.steps), state, key, tick)
+        before = whole(skill) if self.precondition else lambda: None
+        log = train(lambda b: bank_loss(bank, b), groups, batches.at, Plan(self.steps), state, key, tick, before)
         return skill.detach(), log

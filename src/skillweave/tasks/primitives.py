@@ -44,12 +44,14 @@ FUNCTIONS: dict[str, Callable[[str], str]] = {
 """Words of lower-case letters to words; all but `upper` can be followed by any other."""
 CHAINED = ("reverse", "sort", "shift", "double", "rotate", "swap", "unique")
 """Those that leave work for the next one."""
+SHORT = dict(zip(FUNCTIONS, "CRSNDOWUFLP", strict=True))
+"""One capital for each name: prompts of half the length, which share no letter with the words (`Words(labels=SHORT)`)."""
 
 
 class Words(Task):
     """The functions named by `functions`, applied from left to right to words of `lengths` (shortest, longest) of `letters`.
 
-    `table` has functions of one's own by name; the prompt begins with the names, or with `label` in their place.
+    `table` has functions of one's own by name. The prompt begins with the names, or with what `labels` puts in their place.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Words(Task):
         letters: str = LETTERS,
         lengths: tuple[int, int] = (SHORTEST, LONGEST),
         table: Mapping[str, Callable[[str], str]] = FUNCTIONS,
-        label: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ):
         super().__init__(seed)
         if not functions:
@@ -73,7 +75,7 @@ class Words(Task):
             raise BadOption("there are no letters to make words of.", 'give some, such as letters="abcdef"')
         self.name = " ".join(functions)
         self.description = f"words of {lengths[0]}-{lengths[1]} letters -> {', then '.join(functions)}"
-        self.template = f"{label or self.name}: {{input}}\n"
+        self.template = " ".join((labels or {}).get(name, name) for name in functions) + ": {input}\n"
         self._functions = [table[name] for name in functions]
         self._letters, self._lengths = letters, lengths
 
