@@ -140,4 +140,30 @@ def p31() -> str:
     return svg("Abilities and perplexity of Gemma 3 270M against the share of MLP neurons that were cut", panels)
 
 
-PICTURES: dict[str, Callable[[], str]] = {"papers/31.svg": p31}
+def shares(title: str, result: Mapping, measures: Mapping[str, str]) -> str:
+    """A row an arm, a bar a measure, each with its name once and with its 95 % interval as a line."""
+    arms, row = result["values"]["arms"], 14 * len(measures) + 10
+    height = TOP + row * len(arms) + BOTTOM
+    parts = [f'<text x="8" y="18" font-weight="600">{escape(title)}</text>']
+    for k, (measure, name) in enumerate(measures.items()):
+        parts.append(f'<text x="{150 + 150 * k}" y="{height - 12}" fill="{COLOURS[k]}">■ {escape(name)}</text>')
+        for i, (arm, values) in enumerate(arms.items()):
+            y, found = TOP + row * i + 14 * k, values[measure]
+            low, mean, high = (150 + 400 * min(max(found[part], 0.0), 1.0) for part in ("low", "mean", "high"))
+            parts.append(f'<rect x="150" y="{y}" width="{mean - 150:.1f}" height="10" fill="{COLOURS[k]}" fill-opacity=".7"/>')
+            parts.append(f'<path d="M{low:.1f} {y + 5}H{high:.1f}" stroke="#808080" stroke-width="2"/>')
+            parts.append(f'<text x="{max(mean, high) + 6:.1f}" y="{y + 9}" font-size="10">{found["mean"]:.0%}</text>')
+    parts += [f'<text x="142" y="{TOP + row * i + 14}" text-anchor="end">{escape(arm)}</text>' for i, arm in enumerate(arms)]
+    size = f'viewBox="0 0 600 {height}" width="600" height="{height}"'
+    style = 'font-family="system-ui, sans-serif" font-size="12" fill="#808080"'
+    body = "\n".join(parts)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" {style}>\n<title>{escape(title)}</title>\n{body}\n</svg>\n'
+
+
+def p42() -> str:
+    """What each model, and the two joined, answer rightly."""
+    measures = {"key sums": "sums of unseen keys", "keys written out": "unseen keys", "numeric": "sums of numbers"}
+    return shares("Right answers of two or three terms", pages.read(pages.RESULTS / "p42.json"), measures)
+
+
+PICTURES: dict[str, Callable[[], str]] = {"papers/31.svg": p31, "papers/42.svg": p42}
