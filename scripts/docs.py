@@ -117,7 +117,10 @@ def tasks() -> str:
 
 def _task(name: str, task) -> str:
     example = task.example(0, "test")
-    text = " ".join((type(task).__doc__ or task.description).split())
+    own = (
+        f"{task.description[:1].upper()}{task.description[1:]}." if "description" in vars(task) else None
+    )  # of one task among many of its class
+    text = " ".join((own or type(task).__doc__ or task.description).split())
     sizes = ", ".join(f"{split} {task.size(split) or 'without end'}" for split in task.splits)
     return f"## `{name}`\n\n{text}\n\nExamples: {sizes}.\n\n```text\n{example.prompt.rstrip()}\n→ {example.completion}\n```"
 

@@ -116,19 +116,8 @@ def random_skill():
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory):
     """A model folder as the hub has it: a small Llama with a tokenizer of single characters."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Split
-    from transformers import PreTrainedTokenizerFast
-
-    from skillweave.base import TinyBase
+    from skillweave.base import TinyBase, save_base
 
     folder = tmp_path_factory.mktemp("model") / "tiny-llama"
-    base = TinyBase(32)
-    base.model.save_pretrained(folder)
-    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "?": 3} | {c: i + 4 for i, c in enumerate(base.tokenizer.alphabet)}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="?"))
-    tokenizer.pre_tokenizer = Split("", "isolated")
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "?"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    save_base(TinyBase(32), folder)
     return folder

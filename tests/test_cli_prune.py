@@ -33,7 +33,6 @@ def test_as_json_with_another_score(cli, saved):
     [
         (("no-such-folder/x", "--share", "1"), 1, "error: share is 1.0, but has to be at least 0 and below 1."),
         (("./nowhere", "--share", "0.1"), 1, "error: no folder `./nowhere`."),
-        (("tiny", "--share", "0.1"), 1, "error: the tokenizer of `tiny-32 without 10% (ppm)` cannot be written to a folder."),
         (("tiny", "--share", "0.1", "--score", "maw"), 2, 'error: Invalid value "maw" for --score.'),
         (("tiny",), 2, "error: "),
     ],

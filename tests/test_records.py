@@ -33,7 +33,7 @@ def inputs(name, example):
 
 
 def test_prompts_and_completions_are_bare_lines():
-    for name in TASKS:
+    for name in ("date", "number", "country", "invoice"):
         for examples in everything(name, n=200).values():
             for example in examples:
                 assert example.prompt.endswith("\n") and example.prompt.count("\n") == 1

@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import gemma
-from .errors import BadBase, BadData, BadOption
-from .files import atomic_write, sha256_file, sha256_json
+from .characters import ALPHABET, CharTokenizer
+from .errors import BadBase, BadData, BadOption, LibraryError
+from .files import atomic_write, new_folder, sha256_file, sha256_json
 from .slots import (
     Edit,
     SkillConv1D,
@@ -46,6 +47,7 @@ __all__ = [
     "folder_digest",
     "load_base",
     "samples_at_hand",
+    "save_base",
 ]
 
 
@@ -246,6 +248,25 @@ def load_base(name: str = gemma.NAME, dtype: str = "auto") -> Base:
     return base
 
 
+def save_base(base: Base, folder: Path) -> None:
+    """Write `base` as a Hugging Face model folder, which `load_base` reads again; BadOption if it cannot be written.
+
+    A small base from scratch is written with its tokenizer of characters; read again, it is a base like any other.
+
+    The digest of a folder is that of its files: learn skills on the folder, not on the Base in memory, if it is to be kept.
+    """
+    if not hasattr(base.tokenizer, "save_pretrained"):
+        raise BadBase(f"the tokenizer of `{base.name}` cannot be written to a folder.", "choose a base that came from one")
+    model: Any = base.model
+    try:
+        with new_folder(folder) as aside:
+            model.save_pretrained(aside)
+            base.tokenizer.save_pretrained(aside)
+    except (LibraryError, OSError) as error:
+        reason = error.message if isinstance(error, LibraryError) else f"cannot write {folder}: {error.strerror or error}."
+        raise BadOption(reason, "choose another folder") from error
+
+
 @torch.inference_mode()
 def _check_logits(base: Base) -> None:
     """Some models do more to their logits than their head and a soft cap: to be wrong about that would show in no message."""
@@ -294,46 +315,27 @@ def folder_digest(folder: Path) -> str:
     return digest
 
 
-class CharTokenizer:
-    """One token a character, and three more: padding, begin, end. Characters that are not in `alphabet` become `unknown`."""
-
-    pad_token_id, bos_token_id, eos_token_id = 0, 1, 2
-
-    def __init__(self, alphabet: str):
-        self.alphabet = alphabet
-        self._number = {character: i + 4 for i, character in enumerate(alphabet)}
-
-    def __len__(self) -> int:
-        return len(self.alphabet) + 4
-
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        return [self._number.get(character, 3) for character in text]
-
-    def decode(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
-        return "".join(self.alphabet[t - 4] if t >= 4 else "" if t < 3 else "?" for t in map(int, tokens))
-
-
-ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
-
-
 class TinyBase(Base):
     """A Llama-shaped decoder from scratch, with characters as tokens; weights drawn from `seed` (untrained).
 
     One dial: `width`. Depth, heads and feed-forward follow from it: 32 is 0.05 M parameters, 128 about 1 M, 384 about 10 M.
+    `layers` sets the depth by hand.
     """
 
-    def __init__(self, width: int = 32, seed: int = 0, alphabet: str = ALPHABET, window: int = 256):
+    def __init__(self, width: int = 32, seed: int = 0, alphabet: str = ALPHABET, window: int = 256, layers: int | None = None):
         from transformers import LlamaConfig, LlamaForCausalLM
 
         if width % 16 or width < 16:
             raise BadOption(f"width is {width}, but has to be a multiple of 16, at least 16.")
+        if layers is not None and layers < 1:
+            raise BadOption(f"layers is {layers}, but has to be at least 1.")
         tokenizer = CharTokenizer(alphabet)
         heads = width // (16 if width % 32 else 32)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
             intermediate_size=width * 8 // 3 // 16 * 16,
-            num_hidden_layers=max(2, round(math.log2(width)) - 2),
+            num_hidden_layers=layers or max(2, round(math.log2(width)) - 2),
             num_attention_heads=heads,
             num_key_value_heads=heads,
             max_position_embeddings=window,
@@ -346,16 +348,18 @@ class TinyBase(Base):
             model = LlamaForCausalLM(config)
         model = model.to_empty(device="cpu")
         _draw(model, seed)
-        digest = sha256_json(["tiny", width, seed, alphabet, window])
-        super().__init__(f"tiny-{width}" + (f"-s{seed}" if seed else ""), digest, model, tokenizer)
+        digest = sha256_json(["tiny", width, seed, alphabet, window, *([layers] if layers else [])])
+        depth, draw = f"-l{layers}" if layers else "", f"-s{seed}" if seed else ""
+        super().__init__(f"tiny-{width}{depth}{draw}", digest, model, tokenizer)
 
     @classmethod
     def named(cls, name: str) -> "TinyBase":
-        """`tiny`, `tiny-64`, `tiny-64-s1` (width, seed)."""
-        found = re.fullmatch(r"tiny(?:-(\d+))?(?:-s(\d+))?", name)
+        """`tiny`, `tiny-64`, `tiny-64-s1` (width, seed), `tiny-64-l2` (layers)."""
+        found = re.fullmatch(r"tiny(?:-(\d+))?(?:-l(\d+))?(?:-s(\d+))?", name)
         if not found:
             raise BadBase(f"no base `{name}`.", "a small base is called tiny, tiny-64 or tiny-64-s1 (width, seed)")
-        return cls(int(found.group(1) or 32), int(found.group(2) or 0))
+        width, layers, seed = found.groups()
+        return cls(int(width or 32), int(seed or 0), layers=None if layers is None else int(layers))
 
 
 def _draw(model: nn.Module, seed: int) -> None:

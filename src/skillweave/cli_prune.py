@@ -66,8 +66,8 @@ def prune(
     dtype
         The number format to read and write; auto is bf16 where the processor has it, else fp32.
     """
-    from .base import load_base
-    from .compose.prune import check, parameters, save_base, width, width_prune
+    from .base import load_base, save_base
+    from .compose.prune import check, parameters, width, width_prune
     from .files import check_new
     from .verbs import kind
 

@@ -126,7 +126,10 @@ def name_in(model: nn.Module, wanted: nn.Module | None) -> str:
 
 
 def listen(embeddings: nn.Module, slot: str) -> None:
-    """Let skills have their say in what a table of embeddings gives, whatever its class makes of its rows."""
+    """Let skills have their say, once, in what a table of embeddings gives, whatever its class makes of its rows."""
+    if hasattr(embeddings, "slot"):  # a copy of a model that listens already
+        return
+    embeddings.slot = slot  # type: ignore[assignment]
 
     def say(module, tokens, rows):
         edit = edit_of(slot)

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from skillweave.base import Base, TinyBase, load_base
+from skillweave.base import Base, TinyBase, load_base, save_base
 from skillweave.compose import prune
-from skillweave.compose.prune import SCORES, keep, parameters, save_base, width_prune
+from skillweave.compose.prune import SCORES, keep, parameters, width_prune
 from skillweave.errors import BadBase, BadOption, NotFound
 
 TOKENS = torch.tensor([[1, 9, 40, 17, 23]])
@@ -172,32 +172,3 @@ def test_a_pruned_base_is_saved_and_read_again_with_the_same_logits(folder_base,
     assert torch.equal(logits(again), logits(small)) and again.encode("What?") == small.encode("What?")
     assert again.digest != folder_base.digest
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["small"]
-
-
-def test_what_stands_there_is_never_written_over(folder_base, tmp_path):
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(BadOption, match="taken is already there"):
-        save_base(folder_base, tmp_path / "taken")
-    assert list((tmp_path / "taken").iterdir()) == []
-
-
-def test_a_folder_is_written_whole_or_not_at_all(folder_base, tmp_path, monkeypatch):
-    def full(folder):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(folder_base.tokenizer, "save_pretrained", full)
-    with pytest.raises(BadOption, match="no space left for .*half"):
-        save_base(folder_base, tmp_path / "out" / "half")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_a_folder_below_a_file_is_a_sentence(folder_base, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BadOption, match="cannot write .*file/below: "):
-        save_base(folder_base, tmp_path / "file" / "below")
-
-
-def test_a_base_whose_tokenizer_has_no_file_is_refused(tiny, tmp_path):
-    with pytest.raises(BadBase, match="the tokenizer of `tiny-32` cannot be written"):
-        save_base(tiny, tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -15,7 +15,6 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..base import Base
-from ..errors import BadBase, BadOption, LibraryError, NotFound
-from ..files import new_folder, sha256_json
+from ..errors import BadBase, BadOption, NotFound
+from ..files import sha256_json
 
 Rows = Float[Tensor, "neuron width"]
 
@@ -117,23 +116,6 @@ def _cut(mlp: Any, kept: Tensor) -> None:
 
 def _frozen(weight: Tensor) -> nn.Parameter:
     return nn.Parameter(weight.detach().contiguous(), requires_grad=False)
-
-
-def save_base(base: Base, folder: Path) -> None:
-    """Write `base` as a Hugging Face model folder, which `load_base` reads again; BadOption if it cannot be written.
-
-    The digest of a folder is that of its files: learn skills on the folder, not on the Base in memory, if it is to be kept.
-    """
-    if not hasattr(base.tokenizer, "save_pretrained"):
-        raise BadBase(f"the tokenizer of `{base.name}` cannot be written to a folder.", "choose a base that came from one")
-    model: Any = base.model
-    try:
-        with new_folder(folder) as aside:
-            model.save_pretrained(aside)
-            base.tokenizer.save_pretrained(aside)
-    except (LibraryError, OSError) as error:
-        reason = error.message if isinstance(error, LibraryError) else f"cannot write {folder}: {error.strerror or error}."
-        raise BadOption(reason, "choose another folder") from error
 
 
 def parameters(base: Base) -> int:

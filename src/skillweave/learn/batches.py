@@ -39,13 +39,18 @@ class Batch:
 
 
 class Batches:
-    """Shuffled passes over `examples`, cut into batches of `size` rows of similar length."""
+    """Shuffled passes over `examples`, cut into batches of `size` rows of similar length.
 
-    def __init__(self, base: Base, examples: Sequence[Example], size: int, seed: int):
+    The labels are the tokens of the completions, with `whole_text` those of the prompts, too.
+    """
+
+    def __init__(self, base: Base, examples: Sequence[Example], size: int, seed: int, whole_text: bool = False):
         if not examples:
             raise BadData("there are no examples to learn from.", "give a task or file with at least one example")
         self.size, self.seed, self.pad = size, seed, base.pad
         self.pairs = [base.encode_pair(e.prompt, e.completion) for e in examples]
+        if whole_text:
+            self.pairs = [(tokens, len(tokens) - 1) for tokens, _ in self.pairs]
         self.window = min(WINDOW, max(1, len(examples) // size))  # a longer one would put copies of an example side by side
         self._window: tuple[int, list[list[int]]] = (-1, [])
         self._epoch: tuple[int, list[int]] = (-1, [])

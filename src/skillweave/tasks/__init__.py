@@ -11,6 +11,19 @@ TASKS = {
     "number": "skillweave.tasks.records:Number",
     "country": "skillweave.tasks.records:Country",
     "invoice": "skillweave.tasks.records:Invoice",
+    "copy": "skillweave.tasks.primitives:Copy",
+    "reverse": "skillweave.tasks.primitives:Reverse",
+    "sort": "skillweave.tasks.primitives:Sort",
+    "shift": "skillweave.tasks.primitives:Shift",
+    "double": "skillweave.tasks.primitives:Double",
+    "rotate": "skillweave.tasks.primitives:Rotate",
+    "swap": "skillweave.tasks.primitives:Swap",
+    "unique": "skillweave.tasks.primitives:Unique",
+    "first": "skillweave.tasks.primitives:First",
+    "last": "skillweave.tasks.primitives:Last",
+    "upper": "skillweave.tasks.primitives:Upper",
+    "primitives": "skillweave.tasks.primitives:primitives",
+    "chain": "skillweave.tasks.primitives:chain",
 }
 
 
