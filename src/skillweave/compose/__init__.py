@@ -12,6 +12,7 @@ METHODS = {
     "breadcrumbs": "skillweave.compose.thin:Breadcrumbs",
     "scales": "skillweave.compose.scales:Scales",
     "scales+lora": "skillweave.compose.scales:ScalesWithLora",
+    "declared": "skillweave.compose.declared:Declared",
 }
 
 KINDS: dict[str, str] = {}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..bank import SkillBank
 from ..base import Base
+from ..strength import Strength
 from ..task import Example
 from .batches import Batch, Batches
 
@@ -29,7 +30,7 @@ NOTHING = 2.0**-24
 """A share of a row's probability that fp32 cannot add to it: tiles that hold less have no part in the row's gradient."""
 
 
-def bank_loss(bank: SkillBank, batch: Batch, alpha: Tensor | None = None) -> Float[Tensor, ""]:
+def bank_loss(bank: SkillBank, batch: Batch, alpha: Strength | None = None) -> Float[Tensor, ""]:
     """Nats per labelled token of `batch` with the bank's skills at strength `alpha`."""
     bank.check_head()
     with bank.on(alpha):
