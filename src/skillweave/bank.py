@@ -20,10 +20,11 @@ from torch import Tensor
 from .base import Base, Edit, edited
 from .calibration import Shares, calibrate, shares
 from .delta import LowRank
-from .edits import BySample, by_token, routed
+from .edits import BySample, by_input, by_token, routed
 from .errors import BadOption, NotFound
 from .fitting import check_owners, check_uniform, dress, fit
 from .kernels import Folded, Store, stack
+from .rowwise import with_gains
 from .strength import Choice, PerSample, PerToken, Routed, Strength, check_count, mix
 
 CACHE = 512 * 2**20
@@ -102,16 +103,18 @@ class SkillBank:
         self.store.turn += 1
         if isinstance(alpha, Tensor):
             return self._folded(alpha, skills)
-        check_uniform(self.fitted.values())
+        fitted = list(self.fitted.values())
+        check_uniform(fitted)
         if isinstance(alpha, Routed):
-            return routed(alpha.router, skills, self.store)
+            return with_gains(routed(alpha.router, skills, self.store), fitted, partial(by_input, alpha.router))
         if isinstance(alpha, PerToken):
             check_count(alpha.alpha.shape[2], len(skills))
-            return by_token(alpha.alpha, skills, self.store)
+            return with_gains(by_token(alpha.alpha, skills, self.store), fitted, lambda slot: lambda x: alpha.alpha)
         found = mix(alpha, len(skills), self.base.layers)
         shared = BySample(found, skills, self.store, self.shares)
         slots = dict.fromkeys(slot for k in found.used for slot in skills[k].factors)
-        return {slot: partial(shared, slot, self.base.layer_of(slot)) for slot in slots}
+        edits: dict[str, Edit] = {slot: partial(shared, slot, self.base.layer_of(slot)) for slot in slots}
+        return with_gains(edits, fitted, lambda s: shared.rows(s, self.base.layer_of(s)))
 
     def _folded(self, alpha: Tensor, skills: list[LowRank]) -> dict[str, Edit]:
         check_count(len(alpha), len(skills))

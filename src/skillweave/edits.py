@@ -72,6 +72,17 @@ class BySample:
             y = stacked(y, x, a, b, scale) if piece.bucket is None else gathered(y, x, piece.bucket, a, b, scale)
         return y
 
+    def rows(self, slot: str, layer: int) -> Callable[[Tensor], Tensor]:
+        """How strong each skill of the bank is for the samples of a batch at one layer: (sample, 1, skill)."""
+
+        def alpha(x: Tensor) -> Tensor:
+            mix = self._batch(x, slot).mix
+            mine = mix.alpha if mix.alpha.dim() == 2 else mix.alpha[:, :, layer]
+            every = mine.new_zeros(len(mine), len(self.skills))
+            return every.index_copy(1, torch.tensor(mix.used, dtype=torch.long), mine)[:, None]
+
+        return alpha
+
     def _batch(self, x: Tensor, slot: str) -> "_Batch":
         samples = samples_at_hand()
         if samples is not self._samples:
@@ -188,6 +199,11 @@ def routed(router: Callable[[Tensor, str], Tensor], skills: Sequence[LowRank], s
         for slot, factors in skill.factors.items():
             by_slot.setdefault(slot, {})[k] = factors
     return {slot: partial(edit, slot, here) for slot, here in by_slot.items()}
+
+
+def by_input(router: Callable[[Tensor, str], Tensor], slot: str) -> Callable[[Tensor], Tensor]:
+    """How strong `router` finds each skill for the inputs of a layer: (sample, time, inside) -> (sample, time, skill)."""
+    return lambda x: router(x.reshape(-1, x.shape[-1]), slot).view(*x.shape[:-1], -1)
 
 
 def _add_tokens(x: Tensor, weight: Tensor, bias: Tensor | None, piece: Piece, alpha: Tensor, store: Store) -> Tensor:

@@ -95,11 +95,12 @@ def check_owners(skills: Iterable[Fitted]) -> None:
 
 
 def check_uniform(skills: Iterable[Fitted]) -> None:
-    """Raises BadOption if one is more than products of factors on linear layers, and so has one strength for a batch."""
+    """Raises BadOption if one changes the embeddings or the head, or replaces weights, and so has one strength for a batch."""
     for skill in skills:
-        if skill.more:
+        if skill.special or skill.replaced:
+            what = "replaces weights" if skill.replaced else "changes the embeddings or the head"
             raise BadOption(
-                f"`{skill.name}` is more than a product of factors: its strength cannot differ within a batch.",
+                f"`{skill.name}` {what}: its strength cannot differ within a batch.",
                 "use it with one strength for each layer",
             )
 

@@ -45,7 +45,7 @@ def _skills(date: int, number: int, country: int) -> dict[str, SFT]:
     return {"date": SFT(steps=date), "number": SFT(steps=number), "country": SFT(steps=country, lr=1.5e-3)}
 
 
-_FAIR = Effort(_skills(60, 120, 120), few=SFT(steps=40), test=100, kept=16, rates=(1e-3, 2e-3))
+_FAIR = Effort(_skills(60, 120, 120), few=SFT(steps=40), test=60, kept=16, rates=(1e-3, 2e-3))
 EFFORTS = {
     "quick": Effort(_skills(25, 50, 50), few=SFT(steps=20), test=40, kept=8, rates=(1e-3, 2e-3), all_arms=False),
     "fair": _FAIR,

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from skillweave.bank import SkillBank
 from skillweave.base import ALPHABET, Base, CharTokenizer
+from skillweave.calibration import Shares
 from skillweave.compose.merge import merge
 from skillweave.delta import LowRank, weighted_sum
 from skillweave.errors import BadOption, BadSkill, BaseMismatch
@@ -16,6 +17,7 @@ from skillweave.fitting import row_norms
 from skillweave.learn.loss import mean_loss
 from skillweave.peft_check import check_on
 from skillweave.peft_format import load_adapter, read_adapter, save_adapter
+from skillweave.strength import PerSample, PerToken, Routed
 from skillweave.task import Example
 
 peft = pytest.importorskip("peft")
@@ -413,13 +415,78 @@ def test_sixteen_bits_are_no_worse_than_in_peft(tmp_path, name, monkeypatch):
     assert difference(mine.float(), wanted) < 1.2 * difference(peer.float(), wanted)
 
 
-def test_what_is_more_than_factors_has_one_strength_for_a_batch(bases, tmp_path):
-    written(tmp_path, "llama", use_dora=True)
-    bank = SkillBank(bases["llama"], {"dora": load_adapter(tmp_path)})
-    with (
-        pytest.raises(BadOption, match="`dora` is more than a product of factors: its strength cannot differ"),
-        bank.on(bank.choice(["dora", None])),
-    ):
+@pytest.fixture
+def mixed(bases, tmp_path):
+    """`mixed(kind)`: a bank of a DoRA, a LoRA with biases and a plain one, on one base."""
+
+    def make(kind: str) -> SkillBank:
+        every = {"dora": {"use_dora": True}, "bias": {"lora_bias": True}, "plain": {}}
+        for name, more in every.items():
+            target = ["c_attn", "c_fc"] if kind == "gpt2" else ["q_proj", "up_proj"]
+            written(tmp_path / name, kind, target_modules=target, **more)
+        return SkillBank(bases[kind], {name: load_adapter(tmp_path / name) for name in every})
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma", "gpt2"])
+@pytest.mark.parametrize("few", [True, False], ids=["gathered", "stacked"])
+def test_dora_and_biases_join_mixed_batches(mixed, kind, few):
+    """Each sample gets its own skills, as strong as asked: what the skill alone gives, and PEFT refuses."""
+    bank = mixed(kind)
+    bank.__dict__["shares"] = Shares({1: 2.0 if few else 0.0})
+    tokens = torch.randint(3, 99, (5, 6), generator=torch.Generator().manual_seed(1))
+    weights = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, -1, 2], [0, 0, 0]])
+
+    def each(row):
+        with bank.on(weights[row]):
+            return bank.base.hidden(tokens[row : row + 1])
+
+    wanted = torch.cat([each(row) for row in range(5)])
+    with bank.on(PerSample(weights)):
+        assert close(bank.base.hidden(tokens), wanted)
+    with bank.on(PerToken(weights[:, None].expand(-1, 6, -1))):
+        assert close(bank.base.hidden(tokens), wanted)
+    with bank.on(bank.choice(["dora", "bias", "plain", None, None])):
+        assert close(bank.base.hidden(tokens)[:3], wanted[:3])
+    with bank.on(Routed(lambda rows, slot: weights[3].expand(len(rows), -1))):
+        assert close(bank.base.hidden(tokens[3:4]), wanted[3:4])
+    assert not close(wanted[0], wanted[4]) and not close(wanted[1], wanted[4])
+
+
+def test_mixed_batches_of_dora_generate(mixed):
+    bank = mixed("llama")
+    prompts = ["one", "two 2", "three", "four4"]
+    with bank.on(bank.choice(["dora", None, "bias", "plain"])):
+        together = bank.base.generate(prompts, 8)
+    for row, name in enumerate(["dora", None, "bias", "plain"]):
+        with bank.on(bank.choice([name])):
+            assert bank.base.generate(prompts[row : row + 1], 8) == together[row : row + 1]
+
+
+def test_the_strength_of_a_gain_can_be_learned_per_sample(mixed):
+    bank = mixed("llama")
+    alpha = torch.full((2, 3), 0.5, requires_grad=True)
+    with bank.on(PerSample(alpha)):
+        bank.base.hidden(TOKENS)[..., 0].sum().backward()
+    step = torch.zeros(2, 3)
+    step[0, 0] = 1e-3
+
+    def value(shift):
+        with torch.no_grad(), bank.on(PerSample(alpha + shift)):
+            return bank.base.hidden(TOKENS)[..., 0].sum().item()
+
+    assert alpha.grad[0, 0].item() == pytest.approx((value(step) - value(-step)) / 2e-3, rel=0.02)
+
+
+@pytest.mark.parametrize(("options", "what"), [
+    ({"target_modules": ["lm_head"]}, "changes the embeddings or the head"),
+    ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "replaces weights"),
+])  # fmt: skip
+def test_what_has_one_strength_for_a_batch_says_so(bases, tmp_path, options, what):
+    written(tmp_path, "llama", **options)
+    bank = SkillBank(bases["llama"], {"one": load_adapter(tmp_path)})
+    with pytest.raises(BadOption, match=f"`one` {what}: its strength cannot differ"), bank.on(bank.choice(["one", None])):
         pass
-    bank.drop("dora")
+    bank.drop("one")
     assert bank.fitted == {}

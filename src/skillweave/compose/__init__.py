@@ -13,7 +13,14 @@ METHODS = {
     "scales": "skillweave.compose.scales:Scales",
     "scales+lora": "skillweave.compose.scales:ScalesWithLora",
     "declared": "skillweave.compose.declared:Declared",
+    "context": "skillweave.compose.context:Context",
+    "lorahub": "skillweave.compose.lorahub:LoraHub",
+    "arrow": "skillweave.compose.arrow:Arrow",
+    "router": "skillweave.compose.router:Router",
 }
 
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "context": "skillweave.compose.context:Gated",
+    "routed": "skillweave.compose.routing:Routes",
+}
 """Who reads a skill that is not one adapter, by the `kind` in its composition.json: `load(folder, base, name) -> Active`."""

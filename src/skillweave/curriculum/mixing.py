@@ -1,8 +1,9 @@
 """A sequence of examples drawn from several sources in fixed proportions."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from ..errors import BadOption
 from ..task import Example
 
 
@@ -27,3 +28,14 @@ def _passes(examples: list[Example], count: int, rng: random.Random) -> list[Exa
     while len(out) < count:
         out += rng.sample(examples, len(examples))
     return out[:count]
+
+
+def with_replay(
+    examples: Sequence[Example], carried: Mapping[str, Sequence[Example]], replay: float, count: int, seed: int
+) -> list[Example]:
+    """`count` of `examples`, a share `replay` of them from what the skills carry along. Raises BadOption."""
+    if not 0 <= replay < 1:
+        raise BadOption(f"replay is {replay:g}, but has to be at least 0 and below 1.", "it is a share of the examples")
+    own = [example for kept in carried.values() for example in kept]
+    share = replay if own else 0.0
+    return mixture([(examples, 1 - share), (own, share)], count, seed)
