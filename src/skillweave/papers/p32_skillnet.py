@@ -21,15 +21,15 @@ CRITERION = (
 LIMITS = (
     "Five toy kinds of input and decoders of 0.1 to 0.5 M parameters from scratch. Active experts are averaged as the weights "
     "of each linear layer, not as the outputs of whole feed-forward parts, as the paper has it. Pre-training is causal, not "
-    "masked: the base is a decoder. Rates were chosen on one exploratory seed; the gate and the dense model of equal total size "
-    "took over those of their kind. Seeds draw weights, items and their order."
+    "masked: the base is a decoder. Rates were chosen on one exploratory seed; the gate and the dense model of equal total "
+    "size took over those of their kind. Seeds draw weights, items and their order."
 )
 SETS = {kind: ("general", kind) for kind in KINDS}
 NEW, OTHER = ("image", "sound"), ("text", "code")
 """The two skills that the new task needs, and two that it does not: the control."""
 FEW = 0.05
 """Share of the labels that are left."""
-RATE = {"declared": 3e-3, "separate": 3e-3, "dense active": 3e-3, "dense total": 3e-3, "gate": 3e-3, "new": 3e-3}
+RATE = {"declared": 1.5e-3, "separate": 1.5e-3, "dense active": 3e-3, "dense total": 3e-3, "gate": 1.5e-3, "new": 1.5e-3}
 """Largest learning rates, from the exploratory seed."""
 
 
