@@ -156,10 +156,10 @@ def p32() -> str:
     shots = list(arms["reuse"])
     names = {"reuse": "these skills", "control: two others": "two others", "new experts": "new ones"}
     right = tuple(line(name, arm, shots) for arm, name in names.items())
-    words = [metric.removeprefix("both, ") for metric in shots]
+    words = [metric.removeprefix("both ") for metric in shots]
     panels = [
         Panel("right answers by kind", "kind of input", left, marks=dict(enumerate(kinds))),
-        Panel("new task that needs two skills", "examples: new ones against others", right, marks=dict(enumerate(words))),
+        Panel("new task that needs two skills", "examples (after the stroke: for new ones)", right, marks=dict(enumerate(words))),
     ]
     return svg("Paper 32 at small scale: five kinds of input by arm, and a new task from few examples", panels)
 

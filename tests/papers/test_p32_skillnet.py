@@ -9,7 +9,7 @@ from skillweave.papers.p32_skillnet import EFFORTS, SETS, Effort, judge, parts
 from skillweave.tasks.modalities import ALPHABET, KINDS, Modality
 
 SMALL = Effort(1, 16, 20, 2, 1, 1, (8, 16), 1, 10)
-SHOTS = ("both, 128 against 64", "both, 512 against 256")
+SHOTS = ("both 64/128", "both 256/512")
 
 
 def run(declared=0.80, separate=0.81, active=0.77, reuse=(0.5, 0.7), fresh=(0.3, 0.6), few=0.4, trained=0.5):
@@ -133,7 +133,7 @@ def test_a_seed_gives_every_arm_and_repeats_itself():
     assert set(found["declared"]) == {*KINDS, "mean", "M weights", "M active"}
     sizes = {arm: (found[arm]["M weights"], found[arm]["M active"]) for arm in ("declared", "dense active", "dense total")}
     assert sizes["declared"][0] == sizes["dense total"][0] and sizes["declared"][1] == sizes["dense active"][1]
-    assert list(found["reuse"]) == ["both, 8 against 4", "both, 16 against 8"] == list(found["new experts"])
+    assert list(found["reuse"]) == ["both 4/8", "both 8/16"] == list(found["new experts"])
     assert judge([found]) in ("not tested", "partly", "holds", "does not hold")
     again, other = (paper.seed(SMALL, number, lambda n, note: None) for number in (0, 1))
     assert found == again != other

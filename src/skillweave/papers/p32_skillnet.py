@@ -112,7 +112,7 @@ def new_task(effort: Effort, seed: int, skillnet: Model, tick) -> dict[str, dict
             some = task.take(shots if arm == "new experts" else shots // 2, "train")
             model = experts.tuned(skillnet, task.name, ("general", *own))
             experts.learn(model, some, effort.tune, 16, RATE["new"], seed)
-            found[arm][f"both, {shots} against {shots // 2}"] = accuracies(model, test)["both"]
+            found[arm][f"both {shots // 2}/{shots}"] = accuracies(model, test)["both"]
         tick(1, arm)
     return found
 
