@@ -151,7 +151,7 @@ def p32() -> str:
         found = [(i, arms[arm][metric]) for i, metric in enumerate(metrics)]
         return Curve(name, tuple((float(i), v["mean"], v["low"], v["high"]) for i, v in found))
 
-    kinds = [metric for metric in arms["declared"] if not metric.startswith("M ")]
+    kinds = [metric for metric in arms["declared"] if "weights" not in metric]
     left = tuple(line(arm, arm, kinds) for arm in ("declared", "separate", "dense active", "gate"))
     shots = list(arms["reuse"])
     names = {"reuse": "these skills", "control: two others": "two others", "new experts": "new ones"}

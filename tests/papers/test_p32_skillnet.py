@@ -130,8 +130,8 @@ def test_a_seed_gives_every_arm_and_repeats_itself():
     ticks = []
     found = paper.seed(SMALL, 0, lambda n, note: ticks.append(note))
     assert set(found) == set(ticks) and len(ticks) == SMALL.ticks
-    assert set(found["declared"]) == {*KINDS, "mean", "M weights", "M active"}
-    sizes = {arm: (found[arm]["M weights"], found[arm]["M active"]) for arm in ("declared", "dense active", "dense total")}
+    assert set(found["declared"]) == {*KINDS, "mean", "weights", "active weights"}
+    sizes = {arm: (found[arm]["weights"], found[arm]["active weights"]) for arm in ("declared", "dense active", "dense total")}
     assert sizes["declared"][0] == sizes["dense total"][0] and sizes["declared"][1] == sizes["dense active"][1]
     assert list(found["reuse"]) == ["both 4/8", "both 8/16"] == list(found["new experts"])
     assert judge([found]) in ("not tested", "partly", "holds", "does not hold")

@@ -123,12 +123,12 @@ def accuracies(model: Model, test: Mapping[str, Sequence[Example]]) -> dict[str,
 
 
 def _sizes(model: Model, active: int) -> dict[str, float]:
-    """Millions of weights that learn: all, and those that a request is computed with (`active` experts, if there are any)."""
+    """Weights that learn: all, and those that a request is computed with (`active` experts, if there are any)."""
     whole = sum(tensor.numel() for tensor in model.tensors().values())
     if model.bank is None:
-        return {"M weights": whole / 1e6, "M active": whole / 1e6}
+        return {"weights": whole, "active weights": whole}
     each = sum(t.numel() for t in next(iter(model.bank.skills.values())).tensors().values() if t.requires_grad)
-    return {"M weights": whole / 1e6, "M active": (whole - (len(model.bank.names) - active) * each) / 1e6}
+    return {"weights": whole, "active weights": whole - (len(model.bank.names) - active) * each}
 
 
 def parts(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, bool]:
