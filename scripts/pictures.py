@@ -159,7 +159,9 @@ def p32() -> str:
     words = [metric.removeprefix("both ") for metric in shots]
     panels = [
         Panel("right answers by kind", "kind of input", left, marks=dict(enumerate(kinds))),
-        Panel("new task that needs two skills", "examples (after the stroke: for new ones)", right, marks=dict(enumerate(words))),
+        Panel(
+            "new task that needs two skills", "examples (after the stroke: for new ones)", right, marks=dict(enumerate(words))
+        ),
     ]
     return svg("Paper 32 at small scale: five kinds of input by arm, and a new task from few examples", panels)
 

@@ -124,7 +124,7 @@ def accuracies(model: Model, test: Mapping[str, Sequence[Example]]) -> dict[str,
 
 def _sizes(model: Model, active: int) -> dict[str, float]:
     """Weights that learn: all, and those that a request is computed with (`active` experts, if there are any)."""
-    whole = sum(tensor.numel() for tensor in model.tensors().values())
+    whole = float(sum(tensor.numel() for tensor in model.tensors().values()))
     if model.bank is None:
         return {"weights": whole, "active weights": whole}
     each = sum(t.numel() for t in next(iter(model.bank.skills.values())).tensors().values() if t.requires_grad)
