@@ -150,7 +150,7 @@ def shares(title: str, result: Mapping, measures: Mapping[str, str]) -> str:
     parts = [f'<text x="8" y="18" font-weight="600">{escape(title)}</text>']
     for k, (measure, name) in enumerate(measures.items()):
         parts.append(f'<text x="{150 + 150 * k}" y="{height - 12}" fill="{COLOURS[k]}">■ {escape(name)}</text>')
-        for i, (arm, values) in enumerate(arms.items()):
+        for i, values in enumerate(arms.values()):
             y, found = TOP + row * i + 14 * k, values[measure]
             low, mean, high = (150 + 400 * min(max(found[part], 0.0), 1.0) for part in ("low", "mean", "high"))
             parts.append(f'<rect x="150" y="{y}" width="{mean - 150:.1f}" height="10" fill="{COLOURS[k]}" fill-opacity=".7"/>')
