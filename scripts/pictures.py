@@ -36,6 +36,8 @@ class Panel:
     curves: tuple[Curve, ...]
     log: bool = False
     """Whether heights are powers of ten."""
+    marks: Mapping[float, str] | None = None
+    """What stands below each x; percentages unless given."""
 
 
 def svg(title: str, panels: Sequence[Panel]) -> str:
@@ -74,7 +76,8 @@ def _panel(panel: Panel) -> str:
         parts.append(f'<path d="M{LEFT} {up(mark):.1f}H{WIDTH - RIGHT}" stroke="#808080" stroke-opacity=".25"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{up(mark) + 4:.1f}" text-anchor="end">{name}</text>')
     for x in sorted({x for x, *_ in points}):
-        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:.0%}</text>')
+        label = panel.marks[x] if panel.marks else f"{x:.0%}"
+        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(label)}</text>')
     parts.append(f'<text x="{across(right / 2):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(panel.across)}</text>')
     for curve, (colour, dash), y in zip(panel.curves, zip(COLOURS, DASHES, strict=True), _labels(panel, up), strict=False):
         parts.append(_curve(curve, colour, dash, across, up, y))
@@ -140,4 +143,25 @@ def p31() -> str:
     return svg("Abilities and perplexity of Gemma 3 270M against the share of MLP neurons that were cut", panels)
 
 
-PICTURES: dict[str, Callable[[], str]] = {"papers/31.svg": p31}
+def p47() -> str:
+    """How well six skills do their six tasks by strengths that are ever finer, and a seventh task by the number of examples."""
+    arms = pages.read(pages.RESULTS / "p47.json")["values"]["arms"]
+
+    def points(names: Sequence[str], metric: str) -> tuple[Point, ...]:
+        found = [(i, arms[name][metric]) for i, name in enumerate(names)]
+        return tuple((float(i), v["mean"], v["low"], v["high"]) for i, v in found)
+
+    grains = ("grid", "global", "layer", "block", "partition:2")
+    left = Curve("learned", points(grains, "normalised"), arms["sum"]["normalised"]["mean"])
+    shots = sorted(int(name.split()[1]) for name in arms if name.startswith("block, "))
+    names = {"strengths": "block", "LoRA, rank 1": "lora 1", "LoRA, rank 8": "lora 8"}
+    start = arms["held-out task, base"]["exact"]["mean"]
+    right = [Curve(name, points([f"{arm}, {n} shots" for n in shots], "exact"), start) for name, arm in names.items()]
+    panels = [
+        Panel("six tasks at once (dots: plain sum)", "strengths", (left,), marks=dict(enumerate(grains))),
+        Panel("exact answers, seventh task (dots: base)", "examples", tuple(right), marks=dict(enumerate(map(str, shots)))),
+    ]
+    return svg("Paper 47 at small scale: strengths of six skills, ever finer, and a seventh task from few examples", panels)
+
+
+PICTURES: dict[str, Callable[[], str]] = {"papers/31.svg": p31, "papers/47.svg": p47}

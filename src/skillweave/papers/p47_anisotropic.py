@@ -102,6 +102,8 @@ def addition(effort: Effort, here: World, seed: int) -> Arms:
 
         rate, use = tuned(fit, ALPHA_RATES, Scales(valid=0.25).split(valid, seed)[1])
         found[grain] = scores(use) | {"chosen": rate}
+    for arm, rival in (("global", "grid"), ("block", "global")):
+        found[arm]["gap"] = found[arm]["normalised"] - found[rival]["normalised"]
     return found
 
 
