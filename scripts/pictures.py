@@ -151,7 +151,7 @@ def p47() -> str:
         found = [(i, arms[name][metric]) for i, name in enumerate(names)]
         return tuple((float(i), v["mean"], v["low"], v["high"]) for i, v in found)
 
-    grains = ("grid", "global", "layer", "block", "partition:2")
+    grains = ("grid", "global", "layer", "block")
     left = Curve("learned", points(grains, "normalised"), arms["sum"]["normalised"]["mean"])
     shots = sorted(int(name.split()[1]) for name in arms if name.startswith("block, "))
     names = {"strengths": "block", "LoRA, rank 1": "lora 1", "LoRA, rank 8": "lora 8"}
