@@ -8,7 +8,7 @@ import pytest
 
 from skillweave.errors import NotFound
 from skillweave.papers import reproduction
-from skillweave.papers.reproduction import load, reproduce, summary
+from skillweave.papers.reproduction import cpu_minutes, load, reproduce, summary
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ def test_the_result_file(paper, tmp_path):
     assert result["command"].startswith("skillweave reproduce 47 --effort paper --seeds 2")
     assert result["values"]["arms"]["ours"]["exact"]["mean"] == pytest.approx(0.55)
     assert result["values"]["runs"][1] == one_seed(None, 1, None)
+
+
+def test_what_seeds_cost_adds_up_over_the_runs(monkeypatch, tmp_path):
+    used = types.SimpleNamespace(ru_utime=90.0, ru_stime=30.0)
+    monkeypatch.setattr(reproduction.resource, "getrusage", lambda who: used)
+    assert cpu_minutes(tmp_path, (0,)) == 2 and cpu_minutes(tmp_path, (1,)) == 4
+    used.ru_utime = used.ru_stime = 0.0
+    assert cpu_minutes(tmp_path, (0, 1, 2)) == 4  # all of them found
+    used.ru_utime = 60.0
+    assert cpu_minutes(tmp_path, (1,)) == 5  # once more, after an interruption
 
 
 def test_every_seed_has_the_same_arms():

@@ -10,6 +10,7 @@ A file `pNN_name.py` holds what is that paper's alone:
 """
 
 import importlib
+import json
 import pkgutil
 import re
 import resource
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from .. import __version__, papers
 from ..errors import NotFound
-from ..files import sha256_json
+from ..files import atomic_write, sha256_json
 from ..jobs import Job, run_jobs
 from ..measure.stats import student
 from ..record import write_result
@@ -69,20 +70,20 @@ def reproduce(
     folder = Path(library) / ".work" / f"reproduce-{number}-{sha256_json([__version__, effort, vars(how)])[:12]}"
     jobs = [Job(f"seed {n}", module.seed, {"effort": how, "seed": n}, steps=getattr(how, "ticks", 1)) for n in numbers]
     answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})")
+    minutes = cpu_minutes(folder, numbers)
     runs = [answers[job.name] for job in jobs]
     report = Reproduction(
         number, paper.title, effort, numbers, summary(runs), module.CRITERION, module.judge(runs), module.LIMITS,
         (time.monotonic() - began) / 60,
     )  # fmt: skip
     if out is not None:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         write_result(
             out,
             name=out.stem,
             kind="reproduction",
             command=f"skillweave reproduce {number} --effort {effort} --seeds {len(numbers)} --out {out}",
             seeds=numbers,
-            cpu_minutes=(used.ru_utime + used.ru_stime) / 60,
+            cpu_minutes=minutes,
             verdict=report.verdict,
             values={
                 "criterion": report.criterion,
@@ -92,6 +93,15 @@ def reproduce(
             },
         )
     return report
+
+
+def cpu_minutes(folder: Path, seeds: Sequence[int]) -> float:
+    """Of the workers of all runs that have left their answers in `folder`: seeds may be run one by one, and then together."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = folder / f"cpu {seeds[0]} to {seeds[-1]}.json"
+    before = json.loads(own.read_text()) if own.is_file() else 0.0
+    atomic_write(own, json.dumps(before + (used.ru_utime + used.ru_stime) / 60))
+    return sum(json.loads(path.read_text()) for path in folder.glob("cpu *.json"))
 
 
 def load(number: int):
