@@ -107,7 +107,8 @@ def export_skill(name: str, out: Path | str, *, library: Path | str) -> Exported
 
 def inspect_adapters(adapters: Sequence[str], *, library: Path | str, svg: Path | str | None = None) -> Inspected:
     """What adapters are (folders, or skills of the library), and how alike; `svg` is a file for a small picture of it."""
-    from .delta import LowRank, check_alike, cosines
+    from .delta import LowRank, check_alike
+    from .likeness import cosines
     from .peft_format import read_adapter
     from .picture import bars, squares
 

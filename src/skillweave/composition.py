@@ -19,6 +19,7 @@ from torch import Tensor
 from .bank import SkillBank
 from .base import Base
 from .delta import LowRank, weighted_sum
+from .delta_format import save_delta
 from .errors import BadSkill
 from .peft_format import load_adapter, save_adapter
 from .strength import Constant, PerBlock, Strength, rows
@@ -114,11 +115,15 @@ class Composition:
         bank, alpha = self.bank(base, skills)
         strength = rows(alpha, len(bank.skills), base.layers, base.layer_of)
         parts = enumerate(bank.skills.values())
-        return weighted_sum([(part, {slot: strength.at(k, slot).item() for slot in part.factors}) for k, part in parts])
+        return weighted_sum([(part, {slot: strength.at(k, slot).item() for slot in part.slots}) for k, part in parts])
 
     def save(self, folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
-        """One exact adapter, with the strengths beside it."""
-        save_adapter(folder / "adapter", self.merged(base, skills) if self.skills else self._own(), base.name)
+        """One exact change, with the strengths beside it: an adapter, or a delta where no factors can hold it."""
+        whole = self.merged(base, skills) if self.skills else self._own()
+        if whole.full:
+            save_delta(folder, whole)
+        else:
+            save_adapter(folder / "adapter", whole, base.name)
         if self.skills:
             write_about(folder, None, **self.about(skills))
 
@@ -127,7 +132,7 @@ class Composition:
         named = dict(zip(self.skills, self.strengths.tolist(), strict=True))
         if isinstance(self.alpha, PerBlock):
             pairs = {name: zip(self.alpha.blocks, row, strict=True) for name, row in named.items()}
-            named = {name: {b: x for b, x in row if b in skills[name].factors} for name, row in pairs.items()}
+            named = {name: {b: x for b, x in row if b in skills[name].slots} for name, row in pairs.items()}
         return {"alpha": named}
 
     def _own(self) -> LowRank:
