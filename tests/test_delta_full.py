@@ -125,7 +125,7 @@ def test_merging_to_a_rank_is_the_best_that_rank_can_do(kind):
 
 def test_what_cannot_be_done_is_said():
     one = skill("sparse", 0)
-    with pytest.raises(BadOption, match="dense or sparse change .`x`. cannot be thinned out again"):
+    with pytest.raises(BadOption, match="dense or sparse change .`x`. has no factors that this method could use"):
         one.check_factors()
     skill("factors", 0).check_factors()
     dora = LowRank({"x": Factors(torch.ones(1, 7), torch.ones(5, 1), magnitude=torch.ones(5))})

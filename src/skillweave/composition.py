@@ -19,7 +19,7 @@ from torch import Tensor
 from .bank import SkillBank
 from .base import Base
 from .delta import LowRank, weighted_sum
-from .delta_format import save_delta
+from .delta_format import DELTA, load_delta, save_delta
 from .errors import BadSkill
 from .peft_format import load_adapter, save_adapter
 from .strength import Constant, PerBlock, Strength, rows
@@ -169,11 +169,15 @@ def read_about(folder: Path, name: str = "") -> dict:
 
 
 def save_parts(folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
-    """Write the adapters of a composition that stays apart into the folder of its skill."""
+    """Write the changes of a composition that stays apart into the folder of its skill."""
     for name, skill in skills.items():
-        save_adapter(folder / PARTS / name, skill, base.name)
+        if skill.full:
+            save_delta(folder / PARTS / name, skill)
+        else:
+            save_adapter(folder / PARTS / name, skill, base.name)
 
 
 def load_parts(folder: Path, names: Sequence[str]) -> dict[str, LowRank]:
-    """The adapters `names` of a composition that stays apart. Raises BadSkill."""
-    return {name: load_adapter(folder / PARTS / name, name) for name in names}
+    """The changes `names` of a composition that stays apart. Raises BadSkill."""
+    parts = {name: folder / PARTS / name for name in names}
+    return {name: (load_delta if (at / DELTA).exists() else load_adapter)(at, name) for name, at in parts.items()}

@@ -148,8 +148,8 @@ class LowRank:
         self.check_plain()
         if self.full:
             raise BadOption(
-                f"a skill with a dense or sparse change (`{next(iter(self.full))}`) cannot be thinned out again.",
-                "merge it with --method sum",
+                f"a skill with a dense or sparse change (`{next(iter(self.full))}`) has no factors that this method could use.",
+                "use it with --method sum",
             )
 
     def scaled(self, by: float) -> "LowRank":
