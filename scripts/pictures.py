@@ -36,6 +36,8 @@ class Panel:
     curves: tuple[Curve, ...]
     log: bool = False
     """Whether heights are powers of ten."""
+    marks: Mapping[float, str] | None = None
+    """What stands below each x; percentages unless given."""
 
 
 def svg(title: str, panels: Sequence[Panel]) -> str:
@@ -74,7 +76,8 @@ def _panel(panel: Panel) -> str:
         parts.append(f'<path d="M{LEFT} {up(mark):.1f}H{WIDTH - RIGHT}" stroke="#808080" stroke-opacity=".25"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{up(mark) + 4:.1f}" text-anchor="end">{name}</text>')
     for x in sorted({x for x, *_ in points}):
-        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:.0%}</text>')
+        label = panel.marks[x] if panel.marks else f"{x:.0%}"
+        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(label)}</text>')
     parts.append(f'<text x="{across(right / 2):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(panel.across)}</text>')
     for curve, (colour, dash), y in zip(panel.curves, zip(COLOURS, DASHES, strict=True), _labels(panel, up), strict=False):
         parts.append(_curve(curve, colour, dash, across, up, y))
@@ -140,4 +143,25 @@ def p31() -> str:
     return svg("Abilities and perplexity of Gemma 3 270M against the share of MLP neurons that were cut", panels)
 
 
-PICTURES: dict[str, Callable[[], str]] = {"papers/31.svg": p31}
+def p40() -> str:
+    """What of the gain a graft keeps, and how wrong its confidence is, by the share of the weights that it may hold."""
+    arms = pages.read(pages.RESULTS / "p40.json")["values"]["arms"]
+    sizes = sorted(
+        (arm.removeprefix("learned ") for arm in arms if arm.startswith("learned ")), key=lambda size: float(size[:-2])
+    )
+
+    def line(name: str, metric: str, arm: str = "") -> Curve:
+        found = [(float(i), arms[arm or f"{name} {size}"][metric]) for i, size in enumerate(sizes)]
+        return Curve(name, tuple((i, v["mean"], v["low"], v["high"]) for i, v in found))
+
+    marks, across, ways = dict(enumerate(sizes)), "share of the weights", ("learned", "top", "random")
+    panels = [
+        Panel("gain of fine-tuning kept", across, tuple(line(way, "kept") for way in ways), marks=marks),
+        Panel(
+            "calibration error", across, (*(line(way, "ece") for way in ways), line("all weights", "ece", "full")), marks=marks
+        ),
+    ]
+    return svg("Paper 40 at small scale: what is kept of a fine-tuned skill, by the share of its weights", panels)
+
+
+PICTURES: dict[str, Callable[[], str]] = {"papers/31.svg": p31, "papers/40.svg": p40}

@@ -113,6 +113,7 @@ def entries(base: Base, skill: LowRank, size: float) -> int:
     return count
 
 
+@torch.no_grad()
 def cut(skill: LowRank, masks: Masks) -> LowRank:
     """What `masks` leave of the change: sparse, without the layers of which nothing is left."""
     return skill.masked({slot: mask.flatten().nonzero()[:, 0] for slot, mask in masks.items() if mask.any()})
@@ -130,6 +131,7 @@ def drawn(skill: LowRank, count: int, seed: int) -> Masks:
     return largest(lambda: values.items(), count)
 
 
+@torch.no_grad()
 def largest(values: Callable, count: int) -> Masks:
     """The `count` largest of some values that are not negative, given as (layer, values) each time it is called.
 
