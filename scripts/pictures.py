@@ -215,9 +215,31 @@ def p47() -> str:
     return svg("Paper 47 at small scale: strengths of six skills, ever finer, and a seventh task from few examples", panels)
 
 
+def p40() -> str:
+    """What of the gain a graft keeps, and how wrong its confidence is, by the share of the weights that it may hold."""
+    arms = pages.read(pages.RESULTS / "p40.json")["values"]["arms"]
+    sizes = sorted(
+        (arm.removeprefix("learned ") for arm in arms if arm.startswith("learned ")), key=lambda size: float(size[:-2])
+    )
+
+    def line(name: str, metric: str, arm: str = "") -> Curve:
+        found = [(float(i), arms[arm or f"{name} {size}"][metric]) for i, size in enumerate(sizes)]
+        return Curve(name, tuple((i, v["mean"], v["low"], v["high"]) for i, v in found))
+
+    marks, across, ways = dict(enumerate(sizes)), "share of the weights", ("learned", "top", "random")
+    panels = [
+        Panel("gain of fine-tuning kept", across, tuple(line(way, "kept") for way in ways), marks=marks),
+        Panel(
+            "calibration error", across, (*(line(way, "ece") for way in ways), line("all weights", "ece", "full")), marks=marks
+        ),
+    ]
+    return svg("Paper 40 at small scale: what is kept of a fine-tuned skill, by the share of its weights", panels)
+
+
 PICTURES: dict[str, Callable[[], str]] = {
     "papers/31.svg": p31,
     "papers/32.svg": p32,
+    "papers/40.svg": p40,
     "papers/42.svg": p42,
     "papers/47.svg": p47,
 }
