@@ -36,6 +36,8 @@ class Panel:
     curves: tuple[Curve, ...]
     log: bool = False
     """Whether heights are powers of ten."""
+    marks: Mapping[float, str] | None = None
+    """What stands below each x; percentages unless given."""
 
 
 def svg(title: str, panels: Sequence[Panel]) -> str:
@@ -74,7 +76,8 @@ def _panel(panel: Panel) -> str:
         parts.append(f'<path d="M{LEFT} {up(mark):.1f}H{WIDTH - RIGHT}" stroke="#808080" stroke-opacity=".25"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{up(mark) + 4:.1f}" text-anchor="end">{name}</text>')
     for x in sorted({x for x, *_ in points}):
-        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:.0%}</text>')
+        label = panel.marks[x] if panel.marks else f"{x:.0%}"
+        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(label)}</text>')
     parts.append(f'<text x="{across(right / 2):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(panel.across)}</text>')
     for curve, (colour, dash), y in zip(panel.curves, zip(COLOURS, DASHES, strict=True), _labels(panel, up), strict=False):
         parts.append(_curve(curve, colour, dash, across, up, y))
@@ -147,7 +150,7 @@ def shares(title: str, result: Mapping, measures: Mapping[str, str]) -> str:
     parts = [f'<text x="8" y="18" font-weight="600">{escape(title)}</text>']
     for k, (measure, name) in enumerate(measures.items()):
         parts.append(f'<text x="{150 + 150 * k}" y="{height - 12}" fill="{COLOURS[k]}">■ {escape(name)}</text>')
-        for i, (arm, values) in enumerate(arms.items()):
+        for i, values in enumerate(arms.values()):
             y, found = TOP + row * i + 14 * k, values[measure]
             low, mean, high = (150 + 400 * min(max(found[part], 0.0), 1.0) for part in ("low", "mean", "high"))
             parts.append(f'<rect x="150" y="{y}" width="{mean - 150:.1f}" height="10" fill="{COLOURS[k]}" fill-opacity=".7"/>')
@@ -157,7 +160,9 @@ def shares(title: str, result: Mapping, measures: Mapping[str, str]) -> str:
     size = f'viewBox="0 0 600 {height}" width="600" height="{height}"'
     style = 'font-family="system-ui, sans-serif" font-size="12" fill="#808080"'
     body = "\n".join(parts)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" {style}>\n<title>{escape(title)}</title>\n{body}\n</svg>\n'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" {style}>\n<title>{escape(title)}</title>\n{body}\n</svg>\n'
+    )
 
 
 def p42() -> str:
@@ -166,4 +171,31 @@ def p42() -> str:
     return shares("Right answers of two or three terms", pages.read(pages.RESULTS / "p42.json"), measures)
 
 
-PICTURES: dict[str, Callable[[], str]] = {"papers/31.svg": p31, "papers/42.svg": p42}
+def p32() -> str:
+    """Right answers of each kind of input by arm, and of the new task by the number of examples."""
+    arms = pages.read(pages.RESULTS / "p32.json")["values"]["arms"]
+
+    def line(name: str, arm: str, metrics: Sequence[str]) -> Curve:
+        found = [(i, arms[arm][metric]) for i, metric in enumerate(metrics)]
+        return Curve(name, tuple((float(i), v["mean"], v["low"], v["high"]) for i, v in found))
+
+    kinds = [metric for metric in arms["declared"] if "weights" not in metric]
+    left = tuple(line(arm, arm, kinds) for arm in ("declared", "separate", "dense active", "gate"))
+    shots = list(arms["reuse"])
+    names = {"reuse": "these skills", "control: two others": "two others", "new experts": "new ones"}
+    right = tuple(line(name, arm, shots) for arm, name in names.items())
+    words = [metric.removeprefix("both ") for metric in shots]
+    panels = [
+        Panel("right answers by kind", "kind of input", left, marks=dict(enumerate(kinds))),
+        Panel(
+            "new task that needs two skills", "examples (after the stroke: for new ones)", right, marks=dict(enumerate(words))
+        ),
+    ]
+    return svg("Paper 32 at small scale: five kinds of input by arm, and a new task from few examples", panels)
+
+
+PICTURES: dict[str, Callable[[], str]] = {
+    "papers/31.svg": p31,
+    "papers/32.svg": p32,
+    "papers/42.svg": p42,
+}
