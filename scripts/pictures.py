@@ -236,7 +236,29 @@ def p40() -> str:
     return svg("Paper 40 at small scale: what is kept of a fine-tuned skill, by the share of its weights", panels)
 
 
+def p01() -> str:
+    """Right answers of each way to adapt by the number of examples, in both families."""
+    arms = pages.read(pages.RESULTS / "p01.json")["values"]["arms"]
+
+    def panel(family: str, most: int) -> Panel:
+        ways = {"gate": [], "fixed": [], "lorahub": [], "fresh LoRA": []}
+        for name, values in arms.items():
+            way, _, count = name.removeprefix(f"{family}: ").rpartition(", ")
+            if name.startswith(f"{family}: ") and way in ways:
+                found = values["exact"]
+                ways[way].append((float(count), found["mean"], found["low"], found["high"]))
+        top = arms[f"{family}: right skill"]["exact"]["mean"]
+        curves = tuple(Curve(way, tuple(points), top if way == "gate" else None) for way, points in ways.items())
+        marks = {x: f"{x:.0f}" for x, *_ in ways["gate"]}
+        return Panel(f"{family}: right answers", f"examples, up to {most}", curves, marks=marks)
+
+    counts = {name.partition(": ")[0]: int(name.rpartition(", ")[2]) for name in arms if ": gate, " in name}
+    title = "Right answers of each way to adapt by the number of examples; thin: the right skill for every input"
+    return svg(title, [panel(family, most) for family, most in counts.items()])
+
+
 PICTURES: dict[str, Callable[[], str]] = {
+    "papers/01.svg": p01,
     "papers/31.svg": p31,
     "papers/32.svg": p32,
     "papers/40.svg": p40,
