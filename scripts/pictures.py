@@ -164,4 +164,60 @@ def p47() -> str:
     return svg("Paper 47 at small scale: strengths of six skills, ever finer, and a seventh task from few examples", panels)
 
 
-PICTURES: dict[str, Callable[[], str]] = {"papers/31.svg": p31, "papers/47.svg": p47}
+def shares(title: str, result: Mapping, measures: Mapping[str, str]) -> str:
+    """A row an arm, a bar a measure, each with its name once and with its 95 % interval as a line."""
+    arms, row = result["values"]["arms"], 14 * len(measures) + 10
+    height = TOP + row * len(arms) + BOTTOM
+    parts = [f'<text x="8" y="18" font-weight="600">{escape(title)}</text>']
+    for k, (measure, name) in enumerate(measures.items()):
+        parts.append(f'<text x="{150 + 150 * k}" y="{height - 12}" fill="{COLOURS[k]}">■ {escape(name)}</text>')
+        for i, values in enumerate(arms.values()):
+            y, found = TOP + row * i + 14 * k, values[measure]
+            low, mean, high = (150 + 400 * min(max(found[part], 0.0), 1.0) for part in ("low", "mean", "high"))
+            parts.append(f'<rect x="150" y="{y}" width="{mean - 150:.1f}" height="10" fill="{COLOURS[k]}" fill-opacity=".7"/>')
+            parts.append(f'<path d="M{low:.1f} {y + 5}H{high:.1f}" stroke="#808080" stroke-width="2"/>')
+            parts.append(f'<text x="{max(mean, high) + 6:.1f}" y="{y + 9}" font-size="10">{found["mean"]:.0%}</text>')
+    parts += [f'<text x="142" y="{TOP + row * i + 14}" text-anchor="end">{escape(arm)}</text>' for i, arm in enumerate(arms)]
+    size = f'viewBox="0 0 600 {height}" width="600" height="{height}"'
+    style = 'font-family="system-ui, sans-serif" font-size="12" fill="#808080"'
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" {style}>\n<title>{escape(title)}</title>\n{body}\n</svg>\n'
+    )
+
+
+def p42() -> str:
+    """What each model, and the two joined, answer rightly."""
+    measures = {"key sums": "sums of unseen keys", "keys written out": "unseen keys", "numeric": "sums of numbers"}
+    return shares("Right answers of two or three terms", pages.read(pages.RESULTS / "p42.json"), measures)
+
+
+def p32() -> str:
+    """Right answers of each kind of input by arm, and of the new task by the number of examples."""
+    arms = pages.read(pages.RESULTS / "p32.json")["values"]["arms"]
+
+    def line(name: str, arm: str, metrics: Sequence[str]) -> Curve:
+        found = [(i, arms[arm][metric]) for i, metric in enumerate(metrics)]
+        return Curve(name, tuple((float(i), v["mean"], v["low"], v["high"]) for i, v in found))
+
+    kinds = [metric for metric in arms["declared"] if "weights" not in metric]
+    left = tuple(line(arm, arm, kinds) for arm in ("declared", "separate", "dense active", "gate"))
+    shots = list(arms["reuse"])
+    names = {"reuse": "these skills", "control: two others": "two others", "new experts": "new ones"}
+    right = tuple(line(name, arm, shots) for arm, name in names.items())
+    words = [metric.removeprefix("both ") for metric in shots]
+    panels = [
+        Panel("right answers by kind", "kind of input", left, marks=dict(enumerate(kinds))),
+        Panel(
+            "new task that needs two skills", "examples (after the stroke: for new ones)", right, marks=dict(enumerate(words))
+        ),
+    ]
+    return svg("Paper 32 at small scale: five kinds of input by arm, and a new task from few examples", panels)
+
+
+PICTURES: dict[str, Callable[[], str]] = {
+    "papers/31.svg": p31,
+    "papers/32.svg": p32,
+    "papers/42.svg": p42,
+    "papers/47.svg": p47,
+}

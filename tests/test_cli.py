@@ -255,7 +255,6 @@ def test_an_answer_of_two_lines_stays_on_one(cli, verbs):
             2,
             'error: Invalid value for --seed: unable to convert "two" into int.\nhint: skillweave --help\n',
         ),
-        ("compose --task t", 2, 'error: Command "compose" parameter SKILLS requires an argument.\nhint: skillweave --help\n'),
     ],
 )
 def test_mistakes_get_one_sentence(cli, verbs, words, code, error):

@@ -322,22 +322,32 @@ class TinyBase(Base):
     """A Llama-shaped decoder from scratch, with characters as tokens; weights drawn from `seed` (untrained).
 
     One dial: `width`. Depth, heads and feed-forward follow from it: 32 is 0.05 M parameters, 128 about 1 M, 384 about 10 M.
-    `layers` sets the depth by hand.
+    `layers` sets the depth by hand, `mlp` the neurons of each layer's feed-forward part.
     """
 
-    def __init__(self, width: int = 32, seed: int = 0, alphabet: str = ALPHABET, window: int = 256, layers: int | None = None):
+    def __init__(
+        self,
+        width: int = 32,
+        seed: int = 0,
+        alphabet: str = ALPHABET,
+        window: int = 256,
+        layers: int | None = None,
+        mlp: int | None = None,
+    ):
         from transformers import LlamaConfig, LlamaForCausalLM
 
         if width % 16 or width < 16:
             raise BadOption(f"width is {width}, but has to be a multiple of 16, at least 16.")
         if layers is not None and layers < 1:
             raise BadOption(f"layers is {layers}, but has to be at least 1.")
+        if mlp is not None and mlp < 1:
+            raise BadOption(f"mlp is {mlp}, but has to be at least 1.")
         tokenizer = CharTokenizer(alphabet)
         heads = width // (16 if width % 32 else 32)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
-            intermediate_size=width * 8 // 3 // 16 * 16,
+            intermediate_size=mlp or width * 8 // 3 // 16 * 16,
             num_hidden_layers=layers or max(2, round(math.log2(width)) - 2),
             num_attention_heads=heads,
             num_key_value_heads=heads,
@@ -351,18 +361,19 @@ class TinyBase(Base):
             model = LlamaForCausalLM(config)
         model = model.to_empty(device="cpu")
         _draw(model, seed)
-        digest = sha256_json(["tiny", width, seed, alphabet, window, *([layers] if layers else [])])
+        by_hand = [*([layers] if layers else []), *([f"mlp {mlp}"] if mlp else [])]
+        digest = sha256_json(["tiny", width, seed, alphabet, window, *by_hand])
         depth, draw = f"-l{layers}" if layers else "", f"-s{seed}" if seed else ""
-        super().__init__(f"tiny-{width}{depth}{draw}", digest, model, tokenizer)
+        super().__init__(f"tiny-{width}{depth}{f'-m{mlp}' if mlp else ''}{draw}", digest, model, tokenizer)
 
     @classmethod
     def named(cls, name: str) -> "TinyBase":
-        """`tiny`, `tiny-64`, `tiny-64-s1` (width, seed), `tiny-64-l2` (layers)."""
-        found = re.fullmatch(r"tiny(?:-(\d+))?(?:-l(\d+))?(?:-s(\d+))?", name)
+        """`tiny`, `tiny-64`, `tiny-64-s1` (width, seed), `tiny-64-l2` (layers), `tiny-64-m320` (feed-forward neurons)."""
+        found = re.fullmatch(r"tiny(?:-(\d+))?(?:-l(\d+))?(?:-m(\d+))?(?:-s(\d+))?", name)
         if not found:
             raise BadBase(f"no base `{name}`.", "a small base is called tiny, tiny-64 or tiny-64-s1 (width, seed)")
-        width, layers, seed = found.groups()
-        return cls(int(width or 32), int(seed or 0), layers=None if layers is None else int(layers))
+        width, layers, mlp, seed = (None if number is None else int(number) for number in found.groups())
+        return cls(width or 32, seed or 0, layers=layers, mlp=mlp)
 
 
 def _draw(model: nn.Module, seed: int) -> None:

@@ -151,12 +151,13 @@ def learn(
 
 @app.command(sort_key=2)
 def compose(
-    skills: list[str],
+    skills: list[str] | None = None,
     /,
     *,
     source: Source = Source(),
     shots: int | None = None,
     method: str = "scales+lora",
+    recipe: Annotated[Path | None, Parameter(metavar="FILE", show_default=False)] = None,
     save: str | None = None,
     description: str = "",
     replace: bool = False,
@@ -173,6 +174,8 @@ def compose(
         How many examples of the task to use; all that there are if not given.
     method
         How to put them together.
+    recipe
+        For the method declared: a TOML file of tasks that learn together, with the skills that each declares.
     save
         Keep the composition in the library under this name.
     description
@@ -180,12 +183,14 @@ def compose(
     replace
         Replace a skill of that name.
     """
-    from . import verbs
+    from . import cli_declared, verbs
 
-    where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
-    how: dict[str, Any] = {"shots": shots, "method": method, "options": knobs.options()}
-    keep: dict[str, Any] = {"save": save, "description": description, "replace": replace}
-    return common.show(verbs.compose(skills, **where, **how, **keep))
+    how: dict[str, Any] = {"shots": shots, "options": knobs.options(), "save": save, "replace": replace}
+    how |= {"library": common.library, "seed": common.seed}
+    if recipe is not None:
+        return common.show(cli_declared.joint(recipe, skills, source, method, description, how))
+    where = source.chosen()
+    return common.show(verbs.compose(skills or [], **where, **how, method=method, description=description))
 
 
 @app.command(sort_key=3)

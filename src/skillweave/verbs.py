@@ -219,7 +219,7 @@ def weights_of(skill: Skill) -> "LowRank":
 
     if skill.kind == "composition":
         hint = "use it by itself: skillweave run or measure"
-        raise BadOption(f"`{skill.name}` is a composition whose strengths depend on the input: it cannot be a part.", hint)
+        raise BadOption(f"`{skill.name}` is a composition that stays apart: it cannot be a part of another.", hint)
     if skill.adapter is None:
         raise BadOption(f"`{skill.name}` is a skill of words: it has no adapter to use here.", "name a skill that was learned")
     return load_adapter(skill.adapter, skill.name)

@@ -124,6 +124,21 @@ def test_rows_that_end_leave_both_memories(pair):
     assert answers == [recomputed(both, prompt, 12) for prompt in PROMPTS] and len({len(a) for a in answers}) > 1
 
 
+def test_a_memory_keeps_the_rows_that_are_asked_for(pair):
+    both, rows = bridged(*pair), [LONG, LONG[::-1], LONG[5:] + LONG[:5]]
+    more = torch.tensor([[30], [31]])
+    with torch.inference_mode():
+        _, memory = both.read(torch.tensor(rows))
+        memory.batch_select_indices(torch.tensor([1, 2]))
+        after, _ = both.read(more, memory=memory)
+        _, one = both.read(torch.tensor(rows[:1]))
+        one.batch_repeat_interleave(2)
+        twice, _ = both.read(more, memory=one)
+    for found, kept in ((after, rows[1:]), (twice, [rows[0]] * 2)):
+        whole = hidden(both, [[*row, *new] for row, new in zip(kept, more.tolist(), strict=True)])
+        assert torch.allclose(found[:, 0], whole[:, -1], atol=1e-4)
+
+
 def test_nothing_stays_behind_after_an_exception(pair):
     anchor, augment = pair
     before = hidden(anchor, [LONG]), hidden(augment, [LONG])

@@ -12,6 +12,7 @@ METHODS = {
     "breadcrumbs": "skillweave.compose.thin:Breadcrumbs",
     "scales": "skillweave.compose.scales:Scales",
     "scales+lora": "skillweave.compose.scales:ScalesWithLora",
+    "declared": "skillweave.compose.declared:Declared",
     "context": "skillweave.compose.context:Context",
     "lorahub": "skillweave.compose.lorahub:LoraHub",
     "arrow": "skillweave.compose.arrow:Arrow",

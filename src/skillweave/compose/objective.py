@@ -86,14 +86,14 @@ class Several(Batch):
         rows = [batch.rows + start for (batch, _), start in zip(parts, starts, strict=False)]
         flat, labels = ([getattr(batch, name).flatten() for batch, _ in parts] for name in ("tokens", "labels"))
         real = sum(batch.real for batch, _ in parts)
-        return Several(torch.cat(flat)[None], torch.cat(rows), torch.cat(labels), real, parts)
+        return Several(torch.cat(flat)[None], torch.cat(rows), torch.cat(labels), real, parts=parts)
 
     def pieces(self, positions: int) -> list[Batch]:
         """Pieces are weighed by their labels: what makes up for that is part of the weights."""
         found: list[Batch] = []
         for batch, weight in self.parts:
             share = weight * len(self.labels) / max(1, len(batch.labels))
-            found += [Weighed(p.tokens, p.rows, p.labels, p.real, share) for p in batch.pieces(positions)]
+            found += [Weighed(p.tokens, p.rows, p.labels, p.real, p.samples, share) for p in batch.pieces(positions)]
         return found or [self]
 
 

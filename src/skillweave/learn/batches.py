@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -26,6 +26,8 @@ class Batch:
     """The tokens they should predict."""
     real: int
     """Tokens that are not padding."""
+    samples: tuple[int, ...] = ()
+    """Which of the examples each of its samples is, for a loss that tells them apart."""
 
     def pieces(self, positions: int) -> list["Batch"]:
         """The same examples in batches of at most `positions` (at least one example each); `real` stays with the whole."""
@@ -35,7 +37,10 @@ class Batch:
             return [self]
         owner = self.rows // width
         cuts = [(start, (owner >= start) & (owner < start + size)) for start in range(0, count, size)]
-        return [Batch(self.tokens[i : i + size], self.rows[at] - i * width, self.labels[at], 0) for i, at in cuts]
+        return [
+            Batch(self.tokens[i : i + size], self.rows[at] - i * width, self.labels[at], 0, self.samples[i : i + size])
+            for i, at in cuts
+        ]
 
 
 class Batches:
@@ -60,7 +65,8 @@ class Batches:
         number = step // self.window
         if self._window[0] != number:
             self._window = (number, self._cut(number))
-        return self.collate([self.pairs[i] for i in self._window[1][step % self.window]])
+        chosen = self._window[1][step % self.window]
+        return replace(self.collate([self.pairs[i] for i in chosen]), samples=tuple(chosen))
 
     def _cut(self, number: int) -> list[list[int]]:
         span = self.window * self.size

@@ -1,7 +1,7 @@
 """Key-value arithmetic: 500 short random words that stand for numbers from 1 to 99, and sums of two or three terms.
 
     numbers   21+70: -> 21+70    sums      21+70= -> 910    what one model can do that knows no key
-    keys      qx+bd: -> 21+70                               what another can do that cannot add
+    keys      qx+bd: -> 21+70    recall    qx+bd  -> 70     what another can do that cannot add
     key-sums  qx+bd= -> 910                                 what needs both
 
 Numbers have two digits, sums three, the lowest first (12 + 7 = 19 above): a small model learns to add that way in minutes,
@@ -72,6 +72,26 @@ class Terms(Task):
     def _split(self, words: Sequence[str]) -> str:
         """Each term alone is for training: it has to be learned somewhere."""
         return "train" if len(words) == 1 else split_of(_terms_of(words))
+
+
+class Recall(Terms):
+    """Keys joined by `+`, to the number of the last; after a further sign (`+` or `=`), to its second digit.
+
+    Who learns this knows the digits of each key as it reads: the first at its last letter, the second at the sign that follows.
+    """
+
+    def __init__(self, seed: int = 0, name: str = "recall", *, shuffled: bool = False):
+        super().__init__(seed, name, keys=True, shuffled=shuffled, terms=(1, 2, 3))
+        self.template, self.description = "{input}", "1 to 3 keys -> the number of the last, or its second digit"
+
+    def example(self, i: int, split: str) -> Example:
+        whole = super().example(i, split)
+        words = whole.prompt.split("+")
+        sign = self.generator(i, f"{split} sign").choice(("", "+", "="))
+        return Example("+".join(words) + sign, written(self._values[words[-1]], 2)[bool(sign) :], whole.tags)
+
+    def content(self, example: Example) -> frozenset[str]:
+        return frozenset({_terms_of(example.prompt.rstrip("+=").split("+"))})
 
 
 def written(number: int, digits: int) -> str:
