@@ -143,6 +143,27 @@ def p31() -> str:
     return svg("Abilities and perplexity of Gemma 3 270M against the share of MLP neurons that were cut", panels)
 
 
+def p47() -> str:
+    """How well six skills do their six tasks by strengths that are ever finer, and a seventh task by the number of examples."""
+    arms = pages.read(pages.RESULTS / "p47.json")["values"]["arms"]
+
+    def points(names: Sequence[str], metric: str) -> tuple[Point, ...]:
+        found = [(i, arms[name][metric]) for i, name in enumerate(names)]
+        return tuple((float(i), v["mean"], v["low"], v["high"]) for i, v in found)
+
+    grains = ("grid", "global", "layer", "block")
+    left = Curve("learned", points(grains, "normalised"), arms["sum"]["normalised"]["mean"])
+    shots = sorted(int(name.split()[1]) for name in arms if name.startswith("block, "))
+    names = {"strengths": "block", "LoRA, rank 1": "lora 1", "LoRA, rank 8": "lora 8"}
+    start = arms["held-out task, base"]["exact"]["mean"]
+    right = [Curve(name, points([f"{arm}, {n} shots" for n in shots], "exact"), start) for name, arm in names.items()]
+    panels = [
+        Panel("six tasks at once (dots: plain sum)", "strengths", (left,), marks=dict(enumerate(grains))),
+        Panel("exact answers, seventh task (dots: base)", "examples", tuple(right), marks=dict(enumerate(map(str, shots)))),
+    ]
+    return svg("Paper 47 at small scale: strengths of six skills, ever finer, and a seventh task from few examples", panels)
+
+
 def shares(title: str, result: Mapping, measures: Mapping[str, str]) -> str:
     """A row an arm, a bar a measure, each with its name once and with its 95 % interval as a line."""
     arms, row = result["values"]["arms"], 14 * len(measures) + 10
