@@ -215,27 +215,6 @@ def p32() -> str:
     return svg("Paper 32 at small scale: five kinds of input by arm, and a new task from few examples", panels)
 
 
-def p47() -> str:
-    """How well six skills do their six tasks by strengths that are ever finer, and a seventh task by the number of examples."""
-    arms = pages.read(pages.RESULTS / "p47.json")["values"]["arms"]
-
-    def points(names: Sequence[str], metric: str) -> tuple[Point, ...]:
-        found = [(i, arms[name][metric]) for i, name in enumerate(names)]
-        return tuple((float(i), v["mean"], v["low"], v["high"]) for i, v in found)
-
-    grains = ("grid", "global", "layer", "block")
-    left = Curve("learned", points(grains, "normalised"), arms["sum"]["normalised"]["mean"])
-    shots = sorted(int(name.split()[1]) for name in arms if name.startswith("block, "))
-    names = {"strengths": "block", "LoRA, rank 1": "lora 1", "LoRA, rank 8": "lora 8"}
-    start = arms["held-out task, base"]["exact"]["mean"]
-    right = [Curve(name, points([f"{arm}, {n} shots" for n in shots], "exact"), start) for name, arm in names.items()]
-    panels = [
-        Panel("six tasks at once (dots: plain sum)", "strengths", (left,), marks=dict(enumerate(grains))),
-        Panel("exact answers, seventh task (dots: base)", "examples", tuple(right), marks=dict(enumerate(map(str, shots)))),
-    ]
-    return svg("Paper 47 at small scale: strengths of six skills, ever finer, and a seventh task from few examples", panels)
-
-
 def p40() -> str:
     """What of the gain a graft keeps, and how wrong its confidence is, by the share of the weights that it may hold."""
     arms = pages.read(pages.RESULTS / "p40.json")["values"]["arms"]
