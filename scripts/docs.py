@@ -12,6 +12,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import griffe
@@ -156,6 +157,13 @@ def results() -> str:
     return pages.fill(page("Results", intro, "\n\n".join(parts) or "*Nothing is measured yet.*"), "docs/results.md")
 
 
+def picture(name: str, draw: Callable[[], str]) -> str:
+    """The picture of a paper; words in its place until there is a result to draw."""
+    if (pages.RESULTS / f"p{Path(name).stem}.json").is_file():
+        return draw()
+    return '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="40"><text x="8" y="25">Not measured yet.</text></svg>\n'
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference/cli.md": commands,
     "reference/methods.md": methods,
@@ -163,7 +171,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/python.md": python_api,
     "papers/index.md": papers,
     "results.md": results,
-    **PICTURES,
+    **{name: partial(picture, name, draw) for name, draw in PICTURES.items()},
 }
 
 
