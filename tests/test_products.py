@@ -77,9 +77,13 @@ def test_gradients_are_those_of_the_dense_formula(tiny, bank, skills, alpha):
 
 def test_a_change_that_learns_is_computed_though_nothing_else_does(tiny, skills):
     values = torch.zeros(tiny.linears[Q0].matrix.shape, requires_grad=True)
-    with SkillBank(tiny, {"new": LowRank({}, full={Q0: Dense(values)})}).on():
+    bank = SkillBank(tiny, {"new": LowRank({}, full={Q0: Dense(values)})})
+    with bank.on():
         logits(tiny).square().mean().backward()
     assert values.grad.abs().max() > 0
+    with bank.on(torch.zeros(1, tiny.layers)):  # off, it still has a gradient, of zero
+        (grad,) = torch.autograd.grad(logits(tiny).square().mean(), [values])
+    assert not grad.any()
 
 
 def test_strengths_may_differ_within_a_batch(tiny, bank, alpha):

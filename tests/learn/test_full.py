@@ -6,8 +6,10 @@ import torch
 from skillweave.bank import SkillBank
 from skillweave.delta_full import Dense
 from skillweave.errors import BadOption
+from skillweave.learn import full
 from skillweave.learn.full import Full
 from skillweave.learn.loss import forced, mean_loss
+from skillweave.learn.pretrain import thawed
 from skillweave.task import Example
 
 EXAMPLES = [Example(f"say {c}\n", c * 2) for c in "abcdefgh"]
@@ -26,16 +28,23 @@ def test_it_learns_what_the_bank_then_does(loud, optimiser, lr):
     assert not any(part.values.requires_grad for part in skill.full.values())
 
 
-def test_the_change_is_the_difference_of_the_weights(loud):
-    """The loss of the base with the change on is that of a model with the tuned weights: nothing else has moved."""
-    base = loud()
-    first, _ = Full(steps=1, lr=1e-3).fit(base, EXAMPLES, 0)
-    second, log = Full(steps=2, lr=1e-3).fit(base, EXAMPLES, 0)
-    bank = SkillBank(base, {"a": first})
-    right, nats = forced(bank, EXAMPLES)
-    assert len(right) == 8 and sum(nats) / 24 == pytest.approx(mean_loss(bank, EXAMPLES), rel=1e-4)
-    plain = Full(steps=2, lr=1e-3).fit(base, EXAMPLES, 0)[1]
-    assert plain.loss == log.loss  # the same seed, the same run
+def test_the_change_is_the_difference_of_the_weights_and_nothing_else_moves(loud, monkeypatch):
+    base, made = loud(), []
+    monkeypatch.setattr(full, "thawed", lambda base: made.append(thawed(base)) or made[-1])
+    skill, _ = Full(steps=3, lr=1e-2).fit(base, EXAMPLES, 0)
+    tuned, before = dict(made[0].model.named_parameters()), dict(base.model.named_parameters())
+    linears = {f"{slot}.weight": slot for slot in base.linears}
+    assert set(linears) < set(before) == set(tuned)
+    for name, weight in tuned.items():
+        change = skill.dense(linears[name]) if name in linears else torch.zeros_like(weight)
+        assert torch.equal(weight.detach() - before[name], change)
+    right, nats = forced(SkillBank(base, {"a": skill}), EXAMPLES)
+    assert len(right) == 8 and sum(nats) / 24 == pytest.approx(mean_loss(SkillBank(made[0], {}), EXAMPLES), rel=1e-3)
+
+
+def test_same_seed_same_run(loud):
+    one, again, other = (Full(steps=2, batch=3).fit(loud(), EXAMPLES, seed)[1].loss for seed in (0, 0, 1))
+    assert one == again != other
 
 
 def test_adamw_spreads_the_change_and_plain_steps_do_not(loud):
