@@ -258,7 +258,7 @@ def p01() -> str:
 
 
 PICTURES: dict[str, Callable[[], str]] = {
-    "papers/01.svg": p01,
+    "papers/1.svg": p01,
     "papers/31.svg": p31,
     "papers/32.svg": p32,
     "papers/40.svg": p40,
