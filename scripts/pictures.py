@@ -240,7 +240,7 @@ def p01() -> str:
     """Right answers of each way to adapt by the number of examples, in both families."""
     arms = pages.read(pages.RESULTS / "p01.json")["values"]["arms"]
 
-    def panel(family: str, most: int) -> Panel:
+    def panel(family: str) -> Panel:
         ways = {"gate": [], "fixed": [], "lorahub": [], "fresh LoRA": []}
         for name, values in arms.items():
             way, _, count = name.removeprefix(f"{family}: ").rpartition(", ")
@@ -250,15 +250,15 @@ def p01() -> str:
         top = arms[f"{family}: right skill"]["exact"]["mean"]
         curves = tuple(Curve(way, tuple(points), top if way == "gate" else None) for way, points in ways.items())
         marks = {x: f"{x:.0f}" for x, *_ in ways["gate"]}
-        return Panel(f"{family}: right answers", f"examples, up to {most}", curves, marks=marks)
+        return Panel(f"{family}: right answers", "examples", curves, marks=marks)
 
-    counts = {name.partition(": ")[0]: int(name.rpartition(", ")[2]) for name in arms if ": gate, " in name}
+    families = dict.fromkeys(name.partition(": ")[0] for name in arms)
     title = "Right answers of each way to adapt by the number of examples; thin: the right skill for every input"
-    return svg(title, [panel(family, most) for family, most in counts.items()])
+    return svg(title, [panel(family) for family in families])
 
 
 PICTURES: dict[str, Callable[[], str]] = {
-    "papers/01.svg": p01,
+    "papers/1.svg": p01,
     "papers/31.svg": p31,
     "papers/32.svg": p32,
     "papers/40.svg": p40,

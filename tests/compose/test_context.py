@@ -31,7 +31,7 @@ def test_finds_strengths_that_follow_the_prompt(world, found):
     assert right[0] > 0.45 and right[1] < 0.15 and log.loss[-1] < worse.loss[-1] - 1
     alpha = woven.gate(base, [e.prompt for e in examples]).alpha
     ahead, first = alpha[:, 0] - alpha[:, 1], torch.tensor([e.completion == "ga" for e in examples])
-    assert ahead[first].mean() > 0.5 and ahead[~first].mean() < -0.5
+    assert ahead[first].mean() > 0.3 and ahead[~first].mean() < -0.3
 
 
 def right_of(woven, base, skills, examples):

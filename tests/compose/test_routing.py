@@ -50,7 +50,7 @@ def test_scores_become_strengths_of_the_best():
 
 def test_a_skill_takes_no_part_in_a_layer_that_it_does_not_change():
     here = {"x": torch.tensor([True, False, False])}
-    alpha = TopK({"x": torch.ones(3, 2)}, here, 2, 1.0, True)(torch.ones(4, 2), "x")
+    alpha = TopK({"x": -torch.ones(3, 2)}, here, 2, 1.0, False)(torch.ones(4, 2), "x")  # its score is below theirs of zero
     assert torch.equal(alpha, torch.tensor([[1.0, 0.0, 0.0]]).expand(4, 3))
 
 

@@ -1,5 +1,8 @@
 """Paper 1: its arms on small bases, the controls of the gate, and the verdict on invented runs."""
 
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,8 +11,10 @@ from skillweave.compose.context import Context
 from skillweave.compose.lorahub import LoraHub
 from skillweave.compose.router import Router
 from skillweave.compose.scales import Scales
+from skillweave.files import sha256_json
 from skillweave.learn.sft import SFT
 from skillweave.papers import p01_psec as paper
+from skillweave.papers import reproduction
 from skillweave.papers.few_shot import Family, Ways, adapted, fixed, oracle, untaught, without_examples
 from skillweave.papers.p01_psec import EFFORTS, FAMILIES, MARGIN, NAMES, judge
 from skillweave.tasks.primitives import Words
@@ -58,6 +63,16 @@ def test_the_criterion_is_what_was_registered():
     assert MARGIN == 0.10 and EFFORTS["paper"].seeds == 3
     for effort in EFFORTS.values():
         assert effort.ways_words.of(effort.ways_words.context).steps == effort.ways_words.of(effort.ways_words.sft).steps
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_what_is_done_is_found_again_by_the_effort(effort):
+    """Parts of an effort are dataclasses themselves: its digest, by which finished seeds are kept, reads them too."""
+    changed = paper.replace(EFFORTS[effort], ways_words=WAYS)
+    assert sha256_json(asdict(EFFORTS[effort])) != sha256_json(asdict(changed))
+    assert reproduction.folder_of(Path("."), 1, effort, EFFORTS[effort]) != reproduction.folder_of(
+        Path("."), 1, effort, changed
+    )
 
 
 @pytest.fixture(scope="module")

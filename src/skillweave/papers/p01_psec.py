@@ -81,7 +81,7 @@ _PAPER = Effort(
     seeds=3, words=(8, 32, 128), texts=(8, 32),
     ways_words=_ways(200, 2e-2, 2e-2, Router(top_k=4, lr=5e-2), 3e-3, LoraHub(steps=10)),
     ways_texts=_ways(24, 2e-2, 2e-2, Router(top_k=2, lr=2e-2), 1e-3, LoraHub(steps=5)),
-    width=64, pretrain=300, skill_words=200, skill_texts=60, test_words=200, test_texts=64,
+    width=64, pretrain=300, skill_words=200, skill_texts=60, test_words=200, test_texts=56,
 )  # fmt: skip
 EFFORTS = {"quick": replace(_PAPER, seeds=1, words=(128,), texts=(32,), test_words=100, test_texts=32), "paper": _PAPER}
 

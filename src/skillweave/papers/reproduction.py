@@ -16,8 +16,9 @@ import re
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from .. import __version__, papers
 from ..errors import NotFound
@@ -67,7 +68,7 @@ def reproduce(
     paper, module = get(number), load(number)
     how, began = module.EFFORTS[effort], time.monotonic()
     numbers = tuple(range(seed, seed + (seeds or how.seeds)))
-    folder = Path(library) / ".work" / f"reproduce-{number}-{sha256_json([__version__, effort, vars(how)])[:12]}"
+    folder = folder_of(library, number, effort, how)
     jobs = [Job(f"seed {n}", module.seed, {"effort": how, "seed": n}, steps=getattr(how, "ticks", 1)) for n in numbers]
     answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})")
     minutes = cpu_minutes(folder, numbers)
@@ -102,6 +103,11 @@ def cpu_minutes(folder: Path, seeds: Sequence[int]) -> float:
     before = json.loads(own.read_text()) if own.is_file() else 0.0
     atomic_write(own, json.dumps(before + (used.ru_utime + used.ru_stime) / 60))
     return sum(json.loads(path.read_text()) for path in folder.glob("cpu *.json"))
+
+
+def folder_of(library: Path, number: int, effort: str, how: Any) -> Path:
+    """Where finished seeds wait: a folder for each paper, effort (all of its numbers) and version."""
+    return Path(library) / ".work" / f"reproduce-{number}-{sha256_json([__version__, effort, asdict(how)])[:12]}"
 
 
 def load(number: int):
