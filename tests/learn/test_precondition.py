@@ -60,7 +60,7 @@ def test_the_change_of_a_step_does_not_depend_on_the_split():
     for t in (1.0, 10.0):
         a, b = (first * t).requires_grad_(), (second / t).requires_grad_()
         (b @ a - wanted).square().sum().backward()
-        whole(LowRank({"x": Factors(a, b)}), 0.0)()
+        whole(LowRank({"x": Factors(a, b)}))()
         steps.append(b.grad @ a.detach() + b.detach() @ a.grad)
     assert torch.allclose(*steps, rtol=1e-4)
 
