@@ -10,6 +10,7 @@ the texture the one that most patches inside agree with. An answer that is far f
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 from ..curriculum.mixing import mixture
@@ -60,9 +61,10 @@ def _places() -> Iterator[str]:
     return map("".join, product(GROUNDS, GROUNDS))
 
 
-def outline(shape: str) -> list[bool]:
+@cache
+def outline(shape: str) -> tuple[bool, ...]:
     """Which of the 64 patches lie inside `shape`."""
-    return [bit == "1" for bit in f"{int(SHAPES[shape], 16):064b}"]
+    return tuple(bit == "1" for bit in f"{int(SHAPES[shape], 16):064b}")
 
 
 def patch(texture: str, place: int) -> int:
