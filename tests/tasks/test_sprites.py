@@ -43,6 +43,14 @@ def test_a_picture_by_hand():
     assert draw("Aa12")[:8] == "--!!!!--" and draw("Aa12")[-8:] == "//!!!!//"
 
 
+def test_a_picture_has_pixels():
+    """The same picture: bars (light over dark) in the disc, posts for a sky, steps for a ground."""
+    rows = sprites.pixels(draw("Aa12"))
+    assert [len(row) for row in rows] == [16] * 16
+    assert rows[0] == "1010" + "3" * 8 + "1010" and rows[1] == "1010" + "2" * 8 + "1010"
+    assert rows[14][:4] == "1010" and rows[15][:4] == "0101"
+
+
 def test_shapes_and_textures_are_far_enough_apart():
     """No answer can be near two shapes at once by the tolerance alone; textures differ in half of their patches at least."""
     pairs = list(combinations(SHAPES, 2))

@@ -82,6 +82,17 @@ def draw(prompt: str) -> str:
     return "".join(w if i else b for i, w, b in zip(inside, within, behind, strict=True))
 
 
+def pixels(picture: str) -> list[str]:
+    """The 16 rows of 16 greys, 0 (darkest) to 3: outside 0 and 1, inside 2 and 3."""
+    rows = [""] * (2 * SIDE)
+    for place, character in enumerate(picture):
+        inside = character in INSIDE
+        bits = PATCHES[(INSIDE if inside else OUTSIDE).index(character)]
+        for at, bit in enumerate(bits):
+            rows[place // SIDE * 2 + at // 2] += str(int(bit) + 2 * inside)
+    return rows
+
+
 def is_picture(text: str) -> bool:
     """Whether `text` is 64 patches and nothing else."""
     return len(text) == SIDE * SIDE and set(text) <= {*INSIDE, *OUTSIDE}
