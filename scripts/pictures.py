@@ -274,7 +274,10 @@ def p44() -> str:
         short = name.removeprefix("control: ")
         parts.append(f'<text x="{12 + 104 * i + 40}" y="18" text-anchor="middle" font-size="11">{escape(short)}</text>')
         parts += [_sprite(picture, 12 + 104 * i, 28 + 92 * k) for k, picture in enumerate(pictures)]
-    title, size = "Three asked pictures of seed 0, as they should be and as each arm draws them", f"{104 * len(columns) + 8} 312"
+    title, size = (
+        "Three asked pictures of seed 0, as they should be and as each arm draws them",
+        f"{104 * len(columns) + 8} 312",
+    )
     style = 'font-family="system-ui, sans-serif" fill="#808080"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" role="img" {style}>'
     return "\n".join([head, f"<title>{escape(title)}</title>", *parts, "</svg>\n"])

@@ -1,8 +1,13 @@
 """Paper 44: its arms on a tiny base, the search of rates, and the verdict on invented runs."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from skillweave.compose import factors
+from skillweave.learn import plp, sft
+from skillweave.learn.loop import train
 from skillweave.learn.plp import taken_apart
 from skillweave.papers import p44_break_for_make as paper
 from skillweave.papers.p44_break_for_make import EFFORTS, GAP, Effort, judge
@@ -73,20 +78,23 @@ def test_a_seed_gives_every_arm(found):
     assert arms["sum"]["loss"] != arms["sum + stage 2"]["loss"] != arms["PLP + stage 2"]["loss"] != arms["PLP"]["loss"]
 
 
-def test_every_arm_has_the_same_pictures_and_steps():
-    """Both skills and the second stage together take as many steps as the joint LoRA."""
+def test_every_arm_has_the_same_steps(monkeypatch):
+    """Both skills and the second stage together take as many steps as the joint LoRA, and both pairs the same second stage."""
+    steps = []
+    for module in (sft, plp, factors, paper):
+        monkeypatch.setattr(module, "train", partial(_counted, steps))
     world = Withheld.of(0)
     base, shown = paper.learned_base(SMALL, world, 0), world.shown(SMALL.steps * paper.BATCH)
-    steps = []
-    for module in ("skillweave.learn.sft", "skillweave.learn.plp", "skillweave.compose.factors", paper.__name__):
-        _count(module, steps)
-    try:
-        made = paper.first(base, shown, SMALL, 0, 1e-2)
-        assert steps == [2, 2, 2, 2, 5]
-        paper.second(base, made, shown, SMALL, 0, 1e-2)
-        assert steps[5:] == [1, 1]
-    finally:
-        for restore in PATCHED:
-            restore()
+    made = paper.first(base, shown, SMALL, 0, 1e-2)
+    assert steps == [2, 2, 2, 2, 5]
+    paper.second(base, made, shown, SMALL, 0, 1e-2)
+    assert steps[5:] == [1, 1]
     halves = [taken_apart(name, skill) for name, skill in made["PLP"].items()]
     assert all(torch.equal(one.start, other.start) for one, other in zip(*(h.values() for h in halves), strict=True))
+
+
+def _counted(steps, *arguments, **options):
+    """`train`, which notes how many steps it took."""
+    log = train(*arguments, **options)
+    steps.append(len(log.loss))
+    return log
