@@ -5,6 +5,7 @@ same on a light page and on a dark one, curves differ in dash as well as in colo
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,7 @@ from html import escape
 import pages
 
 from skillweave.measure.stats import student
+from skillweave.tasks.sprites import Withheld, is_picture, pixels
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 """Told apart with any kind of colour vision (Okabe and Ito), and on white and black."""
@@ -257,11 +259,48 @@ def p01() -> str:
     return svg(title, [panel(family) for family in families])
 
 
+GREYS = ("#1b2a41", "#3d5a80", "#e0a458", "#fff3d6")
+"""Of generated pictures: two dark ones outside a shape, two light ones inside."""
+
+
+def p44() -> str:
+    """The first asked pictures of seed 0: as they should be, and as each arm draws them."""
+    drawn = pages.read(pages.RESULTS / "p44.json")["values"]["runs"][0]["pictures"]
+    asked = [e.completion for e in Withheld.of(0).asked.take(3, "test")]
+    names = ("sum", "sum + stage 2", "joint", "PLP", "PLP + stage 2", "control: shown the pair")
+    columns = {"as asked for": asked} | {name: drawn[name][:3] for name in names}
+    parts = []
+    for i, (name, pictures) in enumerate(columns.items()):
+        short = name.removeprefix("control: ")
+        parts.append(f'<text x="{12 + 104 * i + 40}" y="18" text-anchor="middle" font-size="11">{escape(short)}</text>')
+        parts += [_sprite(picture, 12 + 104 * i, 28 + 92 * k) for k, picture in enumerate(pictures)]
+    title, size = (
+        "Three asked pictures of seed 0, as they should be and as each arm draws them",
+        f"{104 * len(columns) + 8} 312",
+    )
+    style = 'font-family="system-ui, sans-serif" fill="#808080"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" role="img" {style}>'
+    return "\n".join([head, f"<title>{escape(title)}</title>", *parts, "</svg>\n"])
+
+
+def _sprite(picture: str, left: int, top: int) -> str:
+    """One picture, five units a pixel; a dash where the answer is none."""
+    if not is_picture(picture):
+        return f'<text x="{left + 40}" y="{top + 44}" text-anchor="middle">–</text>'
+    runs: dict[str, list[str]] = {}
+    for y, row in enumerate(pixels(picture)):
+        for run in re.finditer(r"(.)\1*", row):
+            runs.setdefault(run[1], []).append(f"M{run.start()} {y}h{len(run[0])}v1h-{len(run[0])}z")
+    paths = "".join(f'<path fill="{GREYS[int(grey)]}" d="{"".join(found)}"/>' for grey, found in sorted(runs.items()))
+    return f'<g transform="translate({left} {top}) scale(5)" shape-rendering="crispEdges">{paths}</g>'
+
+
 PICTURES: dict[str, Callable[[], str]] = {
     "papers/1.svg": p01,
     "papers/31.svg": p31,
     "papers/32.svg": p32,
     "papers/40.svg": p40,
     "papers/42.svg": p42,
+    "papers/44.svg": p44,
     "papers/47.svg": p47,
 }

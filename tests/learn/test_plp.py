@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from skillweave.bank import SkillBank
-from skillweave.delta import Factors, LowRank
+from skillweave.delta import Factors, LowRank, Replacement
 from skillweave.errors import BadOption
 from skillweave.learn import plp
 from skillweave.learn.loop import Plan
@@ -154,10 +154,11 @@ def spoilt(how):
         b[0, 3] = 1e-9
     elif how == "copy":
         b[4, 0] = 0.25
-    return LowRank({"layer": Factors(a, b, 1.0, torch.zeros(6) if how == "bias" else None)})
+    replaced = {"layer.weight": Replacement(torch.zeros(6, 6))} if how == "replaced" else {}
+    return LowRank({"layer": Factors(a, b, 1.0, torch.zeros(6) if how == "bias" else None)}, replaced)
 
 
-@pytest.mark.parametrize("how", ["odd", "a", "b", "copy", "bias"])
+@pytest.mark.parametrize("how", ["odd", "a", "b", "copy", "bias", "replaced"])
 def test_another_skill_does_not_come_apart(how):
     assert taken_apart("one", spoilt("not at all"))["layer"].up.shape == (3, 2)
     with pytest.raises(BadOption, match="`one` is not a skill of frozen and learned halves.*--method plp"):

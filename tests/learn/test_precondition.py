@@ -60,9 +60,20 @@ def test_the_change_of_a_step_does_not_depend_on_the_split():
     for t in (1.0, 10.0):
         a, b = (first * t).requires_grad_(), (second / t).requires_grad_()
         (b @ a - wanted).square().sum().backward()
-        whole(LowRank({"x": Factors(a, b)}), 0.0)()
+        precondition([Pair(a, b, a, b)], 0.0)
         steps.append(b.grad @ a.detach() + b.detach() @ a.grad)
     assert torch.allclose(*steps, rtol=1e-4)
+
+
+def test_whole_skills_are_pairs_of_their_factors():
+    a, b = torch.ones(1, 2), torch.ones(2, 1)
+    skills = [LowRank({"x": Factors(a, b)}), LowRank({"x": Factors(a.clone(), b.clone())})]
+    for skill in skills:
+        for tensor in skill.tensors().values():
+            tensor.grad = torch.ones_like(tensor)
+    whole(*skills)()
+    for skill in skills:
+        assert all(torch.allclose(tensor.grad, torch.full_like(tensor, 0.5)) for tensor in skill.tensors().values())
 
 
 def test_the_loop_calls_it_between_clipping_and_the_step():

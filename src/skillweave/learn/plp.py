@@ -164,10 +164,8 @@ def assembled(halves: Mapping[str, Halves], scale: float) -> LowRank:
 
 def taken_apart(name: str, skill: LowRank) -> dict[str, Halves]:
     """The halves that `skill` was assembled from. Raises BadOption if it was not."""
-    if skill.full:
-        skill.check_factors()
     found = {slot: _halves(f) for slot, f in skill.factors.items()}
-    if odd := [slot for slot, half in found.items() if half is None]:
+    if odd := [*(slot for slot, half in found.items() if half is None), *skill.full, *skill.replaced]:
         raise BadOption(
             f"`{name}` is not a skill of frozen and learned halves (`{odd[0]}`): its factors cannot be joined with others.",
             "learn it with --method plp, or add it up with --method sum",

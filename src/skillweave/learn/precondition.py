@@ -44,6 +44,6 @@ def precondition(pairs: Sequence[Pair], epsilon: float = EPSILON) -> None:
             learned.grad.copy_(solved if columns else solved.t())
 
 
-def whole(skill: LowRank, epsilon: float = EPSILON) -> Callable[[], None]:
-    """What `train` calls before each step of AdamW, for a skill whose factors learn as a whole."""
-    return lambda: precondition([Pair(f.a, f.b, f.a, f.b) for f in skill.factors.values()], epsilon)
+def whole(*skills: LowRank) -> Callable[[], None]:
+    """What `train` calls before each step of AdamW, for skills whose factors learn as a whole."""
+    return lambda: precondition([Pair(f.a, f.b, f.a, f.b) for skill in skills for f in skill.factors.values()])

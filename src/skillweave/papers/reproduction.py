@@ -120,8 +120,9 @@ def load(number: int):
 
 
 def summary(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:
-    """Every metric of every arm over the seeds."""
-    return {arm: {m: student([run[arm][m] for run in runs]) for m in metrics} for arm, metrics in runs[0].items()}
+    """Every metric of every arm over the seeds; what is not a number (a picture, say) stays in the runs alone."""
+    numbers = {arm: [m for m, value in found.items() if isinstance(value, int | float)] for arm, found in runs[0].items()}
+    return {arm: {m: student([run[arm][m] for run in runs]) for m in found} for arm, found in numbers.items() if found}
 
 
 def _shown(estimate: Estimate) -> dict[str, float]:

@@ -28,6 +28,7 @@ TASKS = {
     "numbers": "skillweave.tasks.keyed:Numbers",
     "keys": "skillweave.tasks.keyed:Keys",
     "key-sums": "skillweave.tasks.keyed:KeySums",
+    "sprites": "skillweave.tasks.sprites:Sprites",
 }
 
 
