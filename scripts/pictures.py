@@ -143,27 +143,6 @@ def p31() -> str:
     return svg("Abilities and perplexity of Gemma 3 270M against the share of MLP neurons that were cut", panels)
 
 
-def p47() -> str:
-    """How well six skills do their six tasks by strengths that are ever finer, and a seventh task by the number of examples."""
-    arms = pages.read(pages.RESULTS / "p47.json")["values"]["arms"]
-
-    def points(names: Sequence[str], metric: str) -> tuple[Point, ...]:
-        found = [(i, arms[name][metric]) for i, name in enumerate(names)]
-        return tuple((float(i), v["mean"], v["low"], v["high"]) for i, v in found)
-
-    grains = ("grid", "global", "layer", "block")
-    left = Curve("learned", points(grains, "normalised"), arms["sum"]["normalised"]["mean"])
-    shots = sorted(int(name.split()[1]) for name in arms if name.startswith("block, "))
-    names = {"strengths": "block", "LoRA, rank 1": "lora 1", "LoRA, rank 8": "lora 8"}
-    start = arms["held-out task, base"]["exact"]["mean"]
-    right = [Curve(name, points([f"{arm}, {n} shots" for n in shots], "exact"), start) for name, arm in names.items()]
-    panels = [
-        Panel("six tasks at once (dots: plain sum)", "strengths", (left,), marks=dict(enumerate(grains))),
-        Panel("exact answers, seventh task (dots: base)", "examples", tuple(right), marks=dict(enumerate(map(str, shots)))),
-    ]
-    return svg("Paper 47 at small scale: strengths of six skills, ever finer, and a seventh task from few examples", panels)
-
-
 def shares(title: str, result: Mapping, measures: Mapping[str, str]) -> str:
     """A row an arm, a bar a measure, each with its name once and with its 95 % interval as a line."""
     arms, row = result["values"]["arms"], 14 * len(measures) + 10
@@ -215,9 +194,74 @@ def p32() -> str:
     return svg("Paper 32 at small scale: five kinds of input by arm, and a new task from few examples", panels)
 
 
+def p47() -> str:
+    """How well six skills do their six tasks by strengths that are ever finer, and a seventh task by the number of examples."""
+    arms = pages.read(pages.RESULTS / "p47.json")["values"]["arms"]
+
+    def points(names: Sequence[str], metric: str) -> tuple[Point, ...]:
+        found = [(i, arms[name][metric]) for i, name in enumerate(names)]
+        return tuple((float(i), v["mean"], v["low"], v["high"]) for i, v in found)
+
+    grains = ("grid", "global", "layer", "block")
+    left = Curve("learned", points(grains, "normalised"), arms["sum"]["normalised"]["mean"])
+    shots = sorted(int(name.split()[1]) for name in arms if name.startswith("block, "))
+    names = {"strengths": "block", "LoRA, rank 1": "lora 1", "LoRA, rank 8": "lora 8"}
+    start = arms["held-out task, base"]["exact"]["mean"]
+    right = [Curve(name, points([f"{arm}, {n} shots" for n in shots], "exact"), start) for name, arm in names.items()]
+    panels = [
+        Panel("six tasks at once (dots: plain sum)", "strengths", (left,), marks=dict(enumerate(grains))),
+        Panel("exact answers, seventh task (dots: base)", "examples", tuple(right), marks=dict(enumerate(map(str, shots)))),
+    ]
+    return svg("Paper 47 at small scale: strengths of six skills, ever finer, and a seventh task from few examples", panels)
+
+
+def p40() -> str:
+    """What of the gain a graft keeps, and how wrong its confidence is, by the share of the weights that it may hold."""
+    arms = pages.read(pages.RESULTS / "p40.json")["values"]["arms"]
+    sizes = sorted(
+        (arm.removeprefix("learned ") for arm in arms if arm.startswith("learned ")), key=lambda size: float(size[:-2])
+    )
+
+    def line(name: str, metric: str, arm: str = "") -> Curve:
+        found = [(float(i), arms[arm or f"{name} {size}"][metric]) for i, size in enumerate(sizes)]
+        return Curve(name, tuple((i, v["mean"], v["low"], v["high"]) for i, v in found))
+
+    marks, across, ways = dict(enumerate(sizes)), "share of the weights", ("learned", "top", "random")
+    panels = [
+        Panel("gain of fine-tuning kept", across, tuple(line(way, "kept") for way in ways), marks=marks),
+        Panel(
+            "calibration error", across, (*(line(way, "ece") for way in ways), line("all weights", "ece", "full")), marks=marks
+        ),
+    ]
+    return svg("Paper 40 at small scale: what is kept of a fine-tuned skill, by the share of its weights", panels)
+
+
+def p01() -> str:
+    """Right answers of each way to adapt by the number of examples, in both families."""
+    arms = pages.read(pages.RESULTS / "p01.json")["values"]["arms"]
+
+    def panel(family: str, most: int) -> Panel:
+        ways = {"gate": [], "fixed": [], "lorahub": [], "fresh LoRA": []}
+        for name, values in arms.items():
+            way, _, count = name.removeprefix(f"{family}: ").rpartition(", ")
+            if name.startswith(f"{family}: ") and way in ways:
+                found = values["exact"]
+                ways[way].append((float(count), found["mean"], found["low"], found["high"]))
+        top = arms[f"{family}: right skill"]["exact"]["mean"]
+        curves = tuple(Curve(way, tuple(points), top if way == "gate" else None) for way, points in ways.items())
+        marks = {x: f"{x:.0f}" for x, *_ in ways["gate"]}
+        return Panel(f"{family}: right answers", f"examples, up to {most}", curves, marks=marks)
+
+    counts = {name.partition(": ")[0]: int(name.rpartition(", ")[2]) for name in arms if ": gate, " in name}
+    title = "Right answers of each way to adapt by the number of examples; thin: the right skill for every input"
+    return svg(title, [panel(family, most) for family, most in counts.items()])
+
+
 PICTURES: dict[str, Callable[[], str]] = {
+    "papers/01.svg": p01,
     "papers/31.svg": p31,
     "papers/32.svg": p32,
+    "papers/40.svg": p40,
     "papers/42.svg": p42,
     "papers/47.svg": p47,
 }

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from skillweave.bank import SkillBank
 from skillweave.base import TinyBase
-from skillweave.delta import Factors, LowRank, Replacement, cosines
+from skillweave.delta import Factors, LowRank, Replacement
 from skillweave.fitting import fit, materialise, row_norms
 from skillweave.hub import is_hub_name
 from skillweave.library import Library
+from skillweave.likeness import cosines
 from skillweave.peft_format import load_adapter, save_adapter
 
 TOKENS = torch.tensor([[1, 20, 30, 40, 50]])

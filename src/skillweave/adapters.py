@@ -19,7 +19,7 @@ from .hub import FILES, fetch_adapter, is_hub_name
 from .library import Library
 from .progress import say
 from .reports_adapters import About, Exported, Imported, Inspected
-from .skill import check_name, slug, write_skill
+from .skill import Skill, check_name, slug, write_skill
 
 
 def import_adapter(
@@ -93,6 +93,8 @@ def export_skill(name: str, out: Path | str, *, library: Path | str) -> Exported
     from .peft_format import load_adapter
 
     skill = Library(Path(library)).get(name)
+    if skill.delta is not None:
+        raise BadOption(f"`{name}` is a dense or sparse change, which PEFT's format cannot hold.", "copy its folder as it is")
     if skill.adapter is None:
         raise BadOption(f"`{name}` is a skill of words: it has no adapter to export.", "name a skill that was learned")
     out = Path(out)
@@ -107,18 +109,19 @@ def export_skill(name: str, out: Path | str, *, library: Path | str) -> Exported
 
 def inspect_adapters(adapters: Sequence[str], *, library: Path | str, svg: Path | str | None = None) -> Inspected:
     """What adapters are (folders, or skills of the library), and how alike; `svg` is a file for a small picture of it."""
-    from .delta import LowRank, check_alike, cosines
-    from .peft_format import read_adapter
+    from .delta import LowRank, check_alike
+    from .likeness import cosines
     from .picture import bars, squares
 
     if not adapters:
         raise BadOption("no adapter was named.", "name adapter folders or skills of the library")
     if len(set(adapters)) < len(adapters):
         raise BadOption(f"an adapter is named twice: {', '.join(adapters)}.", "name each adapter once")
-    found = {words: read_adapter(folder_of(words, Path(library)), words) for words in adapters}
-    whole = {words: adapter.skill for words, adapter in found.items()}
-    bare = {words: LowRank({s: but(f, magnitude=None) for s, f in w.factors.items()}) for words, w in whole.items()}
-    about = tuple(_about(words, whole[words], bare[words], found[words].config) for words in adapters)
+    found = {words: _look(words, Path(library)) for words in adapters}
+    bare = {
+        w: LowRank({s: but(f, magnitude=None) for s, f in one.factors.items()}, full=one.full) for w, (one, _) in found.items()
+    }
+    about = tuple(_about(words, found[words][0], bare[words], found[words][1]) for words in adapters)
     check_alike(bare)
     alike = [[round(x, 6) for x in row] for row in cosines(list(bare.values())).tolist()]
     shared = [[_shared(one, two) for two in bare.values()] for one in bare.values()]
@@ -128,6 +131,27 @@ def inspect_adapters(adapters: Sequence[str], *, library: Path | str, svg: Path 
         picture = picture or bars(f"energy of {adapters[0]} by layer", about[0].energy_by_layer, "squared weights")
         atomic_write(Path(svg), picture)
     return report
+
+
+def _look(words: str, library: Path):
+    """The change of an adapter or a skill, and the base it names."""
+    from .delta_format import load_delta
+    from .peft_format import read_adapter
+
+    if (skill := delta_skill(words, library)) is not None:
+        return load_delta(skill.path, words), (skill.provenance.get("base") or {}).get("name")
+    adapter = read_adapter(folder_of(words, library), words)
+    return adapter.skill, adapter.config["base_model_name_or_path"]
+
+
+def delta_skill(words: str, library: Path) -> Skill | None:
+    """The skill of that folder or name, if it is a dense or sparse change of weights."""
+    folder = Path(words).expanduser()
+    try:
+        skill = Skill.load(folder) if folder.is_dir() else Library(library).get(words)
+    except (LibraryError, NotFound, BadName, BadSkill):
+        return None
+    return skill if skill.delta is not None else None
 
 
 def find_adapter(source: str, place: Path) -> tuple[Path, str | None]:
@@ -165,12 +189,17 @@ def kind_of(skill) -> str:
         "new tokens": any(new.rows is not None for new in skill.replaced.values()),
         "new weights": any(new.rows is None for new in skill.replaced.values()),
     }
-    name = "DoRA" if any(f.magnitude is not None for f in factors) else "LoRA"
-    return " + ".join([name, *(what for what, there in extras.items() if there)])
+    kinds = {type(part).__name__.lower() for part in skill.full.values()}
+    name = ["DoRA" if any(f.magnitude is not None for f in factors) else "LoRA"] * (bool(factors) or not kinds)
+    return " + ".join([*name, *sorted(kinds), *(what for what, there in extras.items() if there)])
 
 
 def folder_of(words: str, library: Path) -> Path:
     """An adapter folder, that of a skill folder, or that of a skill in the library."""
+    if delta_skill(words, library) is not None:
+        raise BadOption(
+            f"`{words}` is a dense or sparse change, not an adapter.", "add it up with skillweave compose --method sum"
+        )
     folder = Path(words).expanduser()
     if folder.is_dir():
         return folder / "adapter" if (folder / "SKILL.md").is_file() else adapter_in(folder, words)
@@ -186,22 +215,22 @@ def folder_of(words: str, library: Path) -> Path:
     return skill.adapter
 
 
-def _about(words: str, skill, bare, config) -> About:
+def _about(words: str, skill, bare, base: str | None) -> About:
     modules: dict[str, int] = {}
     energy: dict[str, float] = {}
-    for slot, f in bare.factors.items():
+    for slot in bare.slots:
         found = re.search(r"\.(\d+)\.", slot)
         layer, module = (found[1] if found else slot), slot.rpartition(".")[2]
         modules[module] = modules.get(module, 0) + 1
-        energy[layer] = energy.get(layer, 0.0) + f.inner(f)
-    ranks = [f.rank for f in bare.factors.values()]
+        parts = bare.parts(slot)
+        energy[layer] = energy.get(layer, 0.0) + sum(one.inner(other) for one in parts for other in parts)
+    ranks = [f.rank for f in bare.factors.values()] or [0]
     order = sorted(energy, key=lambda layer: (not layer.isdigit(), int(layer) if layer.isdigit() else 0, layer))
     by_layer = {layer: energy[layer] for layer in order}
     replaced = tuple(sorted(skill.replaced))
-    base = config["base_model_name_or_path"]
     return About(words, kind_of(skill), base, modules, min(ranks), max(ranks), skill.parameters, by_layer, replaced)
 
 
 def _shared(one, two) -> float:
     """Share of the layers of either that both change."""
-    return len(one.factors.keys() & two.factors.keys()) / max(1, len(one.factors.keys() | two.factors.keys()))
+    return len({*one.slots} & {*two.slots}) / max(1, len({*one.slots, *two.slots}))

@@ -119,7 +119,7 @@ class SkillBank:
 
     def _folded(self, strength: Rows, skills: list[LowRank]) -> dict[str, Edit]:
         alpha = strength.alpha
-        learning = torch.is_grad_enabled() and (alpha.requires_grad or any(map(_learns, skills)))
+        learning = torch.is_grad_enabled() and (alpha.requires_grad or any(map(_learns, self._skills.values())))
         used = range(len(skills)) if learning else alpha.any(1).nonzero()[:, 0].tolist()
         kind = self.base.dtype
         edits: dict[str, Edit] = {}
@@ -136,4 +136,5 @@ class SkillBank:
 
 
 def _learns(skill: LowRank) -> bool:
-    return any(f.a.requires_grad or f.b.requires_grad for f in skill.factors.values())
+    tensors = [*skill.tensors().values(), *(part.values for part in skill.full.values())]
+    return any(tensor.requires_grad for tensor in tensors)

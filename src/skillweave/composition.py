@@ -19,6 +19,7 @@ from torch import Tensor
 from .bank import SkillBank
 from .base import Base
 from .delta import LowRank, weighted_sum
+from .delta_format import DELTA, load_delta, save_delta
 from .errors import BadSkill
 from .peft_format import load_adapter, save_adapter
 from .strength import Constant, PerBlock, Strength, rows
@@ -114,11 +115,15 @@ class Composition:
         bank, alpha = self.bank(base, skills)
         strength = rows(alpha, len(bank.skills), base.layers, base.layer_of)
         parts = enumerate(bank.skills.values())
-        return weighted_sum([(part, {slot: strength.at(k, slot).item() for slot in part.factors}) for k, part in parts])
+        return weighted_sum([(part, {slot: strength.at(k, slot).item() for slot in part.slots}) for k, part in parts])
 
     def save(self, folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
-        """One exact adapter, with the strengths beside it."""
-        save_adapter(folder / "adapter", self.merged(base, skills) if self.skills else self._own(), base.name)
+        """One exact change, with the strengths beside it: an adapter, or a delta where no factors can hold it."""
+        whole = self.merged(base, skills) if self.skills else self._own()
+        if whole.full:
+            save_delta(folder, whole)
+        else:
+            save_adapter(folder / "adapter", whole, base.name)
         if self.skills:
             write_about(folder, None, **self.about(skills))
 
@@ -127,7 +132,7 @@ class Composition:
         named = dict(zip(self.skills, self.strengths.tolist(), strict=True))
         if isinstance(self.alpha, PerBlock):
             pairs = {name: zip(self.alpha.blocks, row, strict=True) for name, row in named.items()}
-            named = {name: {b: x for b, x in row if b in skills[name].factors} for name, row in pairs.items()}
+            named = {name: {b: x for b, x in row if b in skills[name].slots} for name, row in pairs.items()}
         return {"alpha": named}
 
     def _own(self) -> LowRank:
@@ -164,11 +169,15 @@ def read_about(folder: Path, name: str = "") -> dict:
 
 
 def save_parts(folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
-    """Write the adapters of a composition that stays apart into the folder of its skill."""
+    """Write the changes of a composition that stays apart into the folder of its skill."""
     for name, skill in skills.items():
-        save_adapter(folder / PARTS / name, skill, base.name)
+        if skill.full:
+            save_delta(folder / PARTS / name, skill)
+        else:
+            save_adapter(folder / PARTS / name, skill, base.name)
 
 
 def load_parts(folder: Path, names: Sequence[str]) -> dict[str, LowRank]:
-    """The adapters `names` of a composition that stays apart. Raises BadSkill."""
-    return {name: load_adapter(folder / PARTS / name, name) for name in names}
+    """The changes `names` of a composition that stays apart. Raises BadSkill."""
+    parts = {name: folder / PARTS / name for name in names}
+    return {name: (load_delta if (at / DELTA).exists() else load_adapter)(at, name) for name, at in parts.items()}

@@ -1,6 +1,8 @@
 """LowRank: a change of weights held as factors, ΔW = scale · B A for each linear layer it touches, and its exact algebra.
 
 Sums, scales, inner products and energies are taken in the factors; ΔW itself (outside x inside) is never formed for them.
+A change that is no product of factors (a full fine-tune, a graft) is held beside them in full (`delta_full.py`), all entries
+or those that are not zero; all of the algebra holds across the kinds, and what a layer's parts say adds up.
 
 Adapters from elsewhere hold more at times: a bias, a table of embeddings, the magnitudes of DoRA (2402.09353), weights that
 take the place of the base's. The first two are linear and are carried along; the others have no sum, and every operation here
@@ -17,7 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .base import Base
+from .delta_full import Full, Sparse, added
 from .errors import BadOption, BaseMismatch
+
+ENTRIES = 1 << 20
+"""Places of a product of factors that are worked out at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,11 @@ class Factors:
         return self.a.shape[0]
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(outside, inside)."""
+        return self.b.shape[0], self.a.shape[1]
+
+    @property
     def tensors(self) -> dict[str, Tensor]:
         """What there is of a, b, bias and magnitude."""
         found = {name: getattr(self, name) for name in ("a", "b", "bias", "magnitude")}
@@ -50,8 +61,21 @@ class Factors:
         check_linear(self)
         return self.scale * (self.b.float() @ self.a.float())
 
-    def inner(self, other: "Factors") -> float:
-        """⟨ΔW, ΔW'⟩ = Σ (A A'ᵀ) ∘ (Bᵀ B'), times both scales."""
+    def at(self, index: Int[Tensor, " entry"]) -> Float[Tensor, " entry"]:
+        """The entries of ΔW at these places (row · inside + column), in fp32."""
+        check_linear(self)
+        a, b, parts = self.a.t().float(), self.b.float(), index.long().split(ENTRIES)
+        return self.scale * torch.cat([(b[part // len(a)] * a[part % len(a)]).sum(1) for part in parts])
+
+    def against(self, values: Float[Tensor, "outside inside"]) -> float:
+        """⟨ΔW, values⟩ = scale · Σ (Bᵀ values) ∘ A."""
+        check_linear(self)
+        return self.scale * float(((self.b.t().double() @ values.double()) * self.a.double()).sum())
+
+    def inner(self, other: "Factors | Full") -> float:
+        """⟨ΔW, ΔW'⟩; of factors Σ (A A'ᵀ) ∘ (Bᵀ B'), times both scales."""
+        if not isinstance(other, Factors):
+            return other.inner(self)
         check_linear(self, other)
         a, b = self.a.double() @ other.a.double().t(), self.b.double().t() @ other.b.double()
         return self.scale * other.scale * float((a * b).sum())
@@ -74,6 +98,29 @@ class LowRank:
     factors: Mapping[str, Factors]
     replaced: Mapping[str, Replacement] = field(default_factory=dict)
     """Weights of the base, by name, that the skill brings itself."""
+    full: Mapping[str, Full] = field(default_factory=dict)
+    """Changes of linear layers that are no product of factors; a layer that has factors, too, is changed by both."""
+
+    @property
+    def slots(self) -> list[str]:
+        """The layers that it changes."""
+        return list(dict.fromkeys([*self.factors, *self.full]))
+
+    def parts(self, slot: str) -> list[Factors | Full]:
+        """What changes one layer: their sum is ΔW."""
+        return [where[slot] for where in (self.factors, self.full) if slot in where]
+
+    def dense(self, slot: str) -> Float[Tensor, "outside inside"]:
+        """ΔW of a layer, in fp32."""
+        first, *rest = [part.dense() for part in self.parts(slot)]
+        return sum(rest, first)
+
+    def masked(self, places: Mapping[str, Int[Tensor, " entry"]]) -> "LowRank":
+        """Only the entries of ΔW at these places of these layers, in order and none twice; what is left is sparse."""
+        self.check_plain()
+        parts = {slot: self.parts(slot) for slot in places}
+        values = {slot: torch.stack([part.at(places[slot]) for part in here]).sum(0) for slot, here in parts.items()}
+        return LowRank({}, full={s: Sparse(places[s], values[s], here[0].shape) for s, here in parts.items()})
 
     def check_sum(self) -> None:
         """Raises BadOption if this is more than a sum of products can hold."""
@@ -96,14 +143,25 @@ class LowRank:
                     "merge it with --method sum",
                 )
 
+    def check_factors(self) -> None:
+        """Raises BadOption if this is more than products of factors on linear layers, or has entries of its own."""
+        self.check_plain()
+        if self.full:
+            raise BadOption(
+                f"a skill with a dense or sparse change (`{next(iter(self.full))}`) has no factors that this method could use.",
+                "use it with --method sum",
+            )
+
     def scaled(self, by: float) -> "LowRank":
         """by · ΔW; a negative number takes the skill away."""
         self.check_sum()
-        return LowRank({s: replace(f, scale=f.scale * by) for s, f in self.factors.items()})
+        full = {s: replace(f, scale=f.scale * by) for s, f in self.full.items()}
+        return LowRank({s: replace(f, scale=f.scale * by) for s, f in self.factors.items()}, full=full)
 
     def inner(self, other: "LowRank") -> float:
         """⟨ΔW, ΔW'⟩ over all layers that both change."""
-        return float(sum(f.inner(other.factors[slot]) for slot, f in self.factors.items() if slot in other.factors))
+        pairs = [(part, to) for slot in self.slots for part in self.parts(slot) for to in other.parts(slot)]
+        return float(sum(part.inner(to) for part, to in pairs))
 
     @property
     def energy(self) -> float:
@@ -117,14 +175,16 @@ class LowRank:
 
     @property
     def parameters(self) -> int:
-        return sum(t.numel() for t in self.tensors().values()) + sum(r.values.numel() for r in self.replaced.values())
+        beside = [*self.replaced.values(), *self.full.values()]
+        return sum(t.numel() for t in self.tensors().values()) + sum(one.values.numel() for one in beside)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every factor by name (`layer.a`, `layer.b`)."""
         return {f"{slot}.{side}": tensor for slot, f in self.factors.items() for side, tensor in f.tensors.items()}
 
     def detach(self) -> "LowRank":
-        return LowRank({slot: _detached(f) for slot, f in self.factors.items()}, self.replaced)
+        full = {slot: replace(f, values=f.values.detach()) for slot, f in self.full.items()}
+        return LowRank({slot: _detached(f) for slot, f in self.factors.items()}, self.replaced, full)
 
     @staticmethod
     def fresh(base: Base, rank: int, scale: float, seed: int) -> "LowRank":
@@ -145,14 +205,18 @@ def _detached(f: Factors) -> Factors:
 
 
 def weighted_sum(parts: Sequence[tuple[LowRank, Mapping[str, float]]]) -> LowRank:
-    """Σ weight · ΔW, exact: factors side by side, the weight of each layer folded into b; ranks add up.
+    """Σ weight · ΔW, exact: factors side by side, the weight of each layer folded into b; ranks add up, entries too.
 
     Each part comes with its weight for each of its layers. Parts may touch different layers.
     """
     for part, _ in parts:
         part.check_sum()
     slots = dict.fromkeys(slot for part, _ in parts for slot in part.factors)
-    return LowRank({s: stacked([(part.factors[s], weights[s]) for part, weights in parts if s in part.factors]) for s in slots})
+    wide = dict.fromkeys(slot for part, _ in parts for slot in part.full)
+    return LowRank(
+        {s: stacked([(part.factors[s], weights[s]) for part, weights in parts if s in part.factors]) for s in slots},
+        full={s: added([(part.full[s], weights[s]) for part, weights in parts if s in part.full]) for s in wide},
+    )
 
 
 def stacked(parts: Sequence[tuple[Factors, float]]) -> Factors:
@@ -178,27 +242,11 @@ def check_alike(skills: Mapping[str, LowRank]) -> None:
     """BaseMismatch unless every layer that several of `skills` (by name) change has one shape."""
     seen: dict[str, tuple[str, tuple[int, int]]] = {}
     for name, skill in skills.items():
-        for slot, f in skill.factors.items():
-            shape = (f.b.shape[0], f.a.shape[1])
+        for slot, part in ((one, part) for one in skill.slots for part in skill.parts(one)):
+            shape = part.shape
             first, there = seen.setdefault(slot, (name, shape))
             if there != shape:
                 raise BaseMismatch(
                     f"`{slot}` is {there[0]} x {there[1]} in {first} and {shape[0]} x {shape[1]} in {name}.",
                     "take adapters of one model",
                 )
-
-
-def cosines(skills: Sequence[LowRank]) -> Float[Tensor, "skill skill"]:
-    """Cosine between the changes of every two skills, over all weights of the model; 0 where one changes nothing."""
-    inner = torch.zeros(len(skills), len(skills), dtype=torch.float64)
-    for slot in dict.fromkeys(slot for skill in skills for slot in skill.factors):
-        here = [(k, skill.factors[slot]) for k, skill in enumerate(skills) if slot in skill.factors]
-        check_linear(*(f for _, f in here))
-        a = torch.cat([f.a.float() for _, f in here])  # (ranks, inside)
-        b = torch.cat([f.b.float() * f.scale for _, f in here], 1)  # (outside, ranks)
-        owner = torch.repeat_interleave(torch.tensor([k for k, _ in here]), torch.tensor([f.rank for _, f in here]))
-        product = ((a @ a.t()) * (b.t() @ b)).double()  # (ranks, ranks)
-        rows = torch.zeros(len(skills), len(owner), dtype=torch.float64).index_add_(0, owner, product)
-        inner += torch.zeros_like(inner).index_add_(1, owner, rows)
-    norm = inner.diagonal().clamp(min=0).sqrt()
-    return torch.where((norm[:, None] * norm) > 0, inner / (norm[:, None] * norm), 0.0)

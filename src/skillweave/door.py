@@ -46,6 +46,8 @@ def scan_door(folder: Path) -> None:
     except OSError as error:
         raise BadSkill(f"{error.filename or folder} cannot be read: {error.strerror}.", "check its permissions") from error
     _check_adapter(folder / "adapter")
+    if (folder / "adapter").is_dir() and (folder / "delta.safetensors").exists():
+        raise BadSkill(f"{folder} holds an adapter and a delta.safetensors: one skill has one of the two.", "remove one")
 
 
 def check_safetensors(path: Path) -> None:

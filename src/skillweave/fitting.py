@@ -7,7 +7,7 @@ DoRA (2402.09353) gives each row of W + s B A a length m. On a base whose weight
 with the norms of rows taken in the factors. Its change of the weights is thus ΔW = (g - 1) ∘ W + s (g ∘ B) A: a plain low-rank
 part, and a gain of what the layer gave. At strength α it adds α ΔW, so several skills add up in any order.
 
-Replaced weights have no strength: they are in use or not.
+Replaced weights have no strength: they are in use or not. A dense or sparse change adds α S x (`products.py`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,9 @@ from torch import Tensor
 
 from .base import Base
 from .delta import Factors, LowRank, Replacement
+from .delta_full import Full
 from .errors import BadOption, BaseMismatch
+from .products import Product, product
 from .slots import SkillConv1D
 from .strength import Rows
 
@@ -37,15 +39,16 @@ class Fitted:
     gain: Mapping[str, Float[Tensor, " outside"]] = field(default_factory=dict)
     bias: Mapping[str, Float[Tensor, " outside"]] = field(default_factory=dict)
     replaced: Mapping[str, Replacement] = field(default_factory=dict)
+    full: Mapping[str, Product] = field(default_factory=dict)
 
     @property
     def more(self) -> bool:
         """Whether there is anything that no kernel computes."""
-        return bool(self.special or self.gain or self.bias or self.replaced)
+        return bool(self.special or self.gain or self.bias or self.replaced or self.full)
 
     def changes(self, slot: str) -> bool:
         """Whether it does anything to a layer."""
-        return slot in {*self.plain.factors, *self.special, *self.gain, *self.bias, *map(_slot, self.replaced)}
+        return slot in {*self.plain.factors, *self.special, *self.gain, *self.bias, *map(_slot, self.replaced), *self.full}
 
 
 def fit(base: Base, name: str, skill: LowRank) -> Fitted:
@@ -69,9 +72,12 @@ def fit(base: Base, name: str, skill: LowRank) -> Fitted:
             replaced[f"{base.head_slot}.weight"] = new  # new rows of a tied table are new rows of the head
     ends = (base.head_slot, base.table_slot)
     special = {slot: f for slot, f in factors.items() if slot in ends}
-    simple = not (special or gain or bias or replaced)
+    simple = not (special or gain or bias or replaced or skill.full)
     plain = skill if simple else LowRank({slot: f for slot, f in factors.items() if slot not in ends})
-    return Fitted(name, plain, special, gain, bias, replaced)
+    for slot, part in skill.full.items():
+        _check_full(base, name, slot, part)
+    full = {slot: product(part, base.dtype) for slot, part in skill.full.items()}
+    return Fitted(name, plain, special, gain, bias, replaced, full)
 
 
 def row_norms(weight: Float[Tensor, "outside inside"], f: Factors) -> Float[Tensor, " outside"]:
@@ -114,7 +120,7 @@ def dress(base: Base, skills: Mapping[int, Fitted], strength: Rows, edits: dict)
         if skill.replaced and not bool((row == row[0]).all() and row[0] in (0, 1)):
             weight = next(iter(skill.replaced))
             raise BadOption(f"`{skill.name}` replaces `{weight}`: it can be on or off, but not in between.", "use strength one")
-    own = {s for f in strong.values() for s in (*f.gain, *f.bias, *f.special, *map(_slot, f.replaced))}
+    own = {s for f in strong.values() for s in (*f.gain, *f.bias, *f.special, *map(_slot, f.replaced), *f.full)}
     for slot in own:
         extras = _extras(slot, strong, strength)
         if slot == base.head_slot:
@@ -136,6 +142,8 @@ class Extras:
     """Factors and strengths of a layer that no kernel computes."""
     new: Mapping[str, Replacement] = field(default_factory=dict)
     """By the last part of the name: weight or bias."""
+    full: Sequence[tuple[Product, Tensor]] = ()
+    """Dense and sparse changes, and their strengths."""
 
     def weight(self, old: Tensor) -> Tensor:
         new = self.new.get("weight")
@@ -151,11 +159,12 @@ def _extras(slot: str, strong: Mapping[int, Fitted], strength: Rows) -> Extras:
     special = [(k, skill.special[slot]) for k, skill in strong.items() if slot in skill.special]
     on = [skill.replaced.items() for k, skill in strong.items() if strength.alpha[k, 0]]
     new = {weight.rpartition(".")[2]: r for items in on for weight, r in items if _slot(weight) == slot}
-    return Extras(total("gain"), total("bias"), [(f, strength.at(k, slot) * f.scale) for k, f in special], new)
+    full = [(skill.full[slot], strength.at(k, slot)) for k, skill in strong.items() if slot in skill.full]
+    return Extras(total("gain"), total("bias"), [(f, strength.at(k, slot) * f.scale) for k, f in special], new, full)
 
 
 class Dressed:
-    """The edit of a linear layer: the kernel's, and a gain, a bias or a weight of the skills' own."""
+    """The edit of a linear layer: the kernel's, and a gain, a bias, a weight or entries of the skills' own."""
 
     def __init__(self, kernel, extras: Extras):
         self.kernel, self.extras = kernel, extras
@@ -166,6 +175,8 @@ class Dressed:
         y = (F.linear(x, weight) if self.kernel is None else self.kernel(x, weight, None)).float()
         if extras.gain is not None:
             y = y + F.linear(x, weight).float() * extras.gain
+        for change, strength in extras.full:
+            y = y + change(x) * strength
         for extra in (bias, extras.bias):
             y = y if extra is None else y + extra
         return y.to(x.dtype)
@@ -245,6 +256,18 @@ def _check_shape(base: Base, name: str, slot: str, f: Factors) -> Tensor:
             f"{matrix.shape[0]} x {matrix.shape[1]} in {base.name}."
         )
     return matrix
+
+
+def _check_full(base: Base, name: str, slot: str, part: Full) -> None:
+    if slot not in base.linears:
+        ends = f"; the head and the embeddings of {base.name} take factors only" * (slot in (base.head_slot, base.table_slot))
+        raise BaseMismatch(f"skill `{name}` changes entries of `{slot}`, which is no linear layer of {base.name}{ends}.")
+    shape = tuple(base.linears[slot].matrix.shape)
+    if part.shape != shape:
+        own = " x ".join(map(str, part.shape))
+        raise BaseMismatch(
+            f"skill `{name}` has a change of {own} for `{slot}`, which is {shape[0]} x {shape[1]} in {base.name}."
+        )
 
 
 def _check_replaced(base: Base, name: str, weight: str, new: Replacement) -> None:

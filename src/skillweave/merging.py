@@ -99,7 +99,8 @@ def merge(
     """Make one adapter of several and write it to the new folder `out`."""
     import torch
 
-    from .delta import check_alike, cosines
+    from .delta import check_alike
+    from .likeness import cosines
     from .peft_format import load_adapter
 
     began = time.monotonic()

@@ -12,7 +12,7 @@ the truth, the configuration is a claim about them, and what would change the re
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class Adapter:
 
 def save_adapter(folder: Path, skill: LowRank, base_name: str) -> None:
     """Write `skill` (fp32) to `folder`; layers of unequal rank go into PEFT's rank and alpha patterns."""
+    if skill.full:
+        raise BadSkill("a dense or sparse change cannot be written in PEFT's format.", "save it as delta.safetensors")
     if not skill.factors:
         raise BadSkill("an adapter without factors cannot be written in PEFT's format.", "give it at least one layer")
     tensors: dict[str, Tensor] = {}
@@ -140,7 +142,7 @@ def read_adapter(folder: Path, name: str = "") -> Adapter:
     config = read_config(folder, called)
     found: dict[str, dict[str, Any]] = {}
     replaced: dict[str, Any] = {}
-    for name, tensor in _tensors(folder / WEIGHTS, called).items():
+    for name, tensor in read_tensors(folder / WEIGHTS, called, "adapter").items():
         key = name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
         known, full = _KEY.fullmatch(key), _FULL.fullmatch(key)
         if known:
@@ -164,8 +166,8 @@ def read_adapter(folder: Path, name: str = "") -> Adapter:
     return Adapter(LowRank(factors, replaced), config, copies)
 
 
-def _tensors(file: Path, called: str) -> dict[str, Tensor]:
-    """The tensors of a file, all of them finite numbers."""
+def read_tensors(file: Path, called: str, what: str, kinds: Container[torch.dtype] = ()) -> dict[str, Tensor]:
+    """The tensors of a file, all of them finite numbers (or of `kinds`). Raises BadSkill."""
     try:
         check_safetensors(file)
         tensors = load_file(file)
@@ -173,12 +175,14 @@ def _tensors(file: Path, called: str) -> dict[str, Tensor]:
         raise BadSkill(f"`{called}` has no {file.name}.", "only safetensors are read: a pickle can run code") from error
     except (BadSkill, SafetensorError, OSError, ValueError) as error:
         reason = error.message if isinstance(error, BadSkill) else str(error)
-        raise BadSkill(f"the adapter of `{called}` is corrupt: {reason.splitlines()[0].rstrip('.')}.", AGAIN) from error
+        raise BadSkill(f"the {what} of `{called}` is corrupt: {reason.splitlines()[0].rstrip('.')}.", AGAIN) from error
     for key, tensor in tensors.items():
+        if tensor.dtype in kinds:
+            continue
         if tensor.dtype not in _KINDS:
             raise BadSkill(f"`{key}` of `{called}` is in {str(tensor.dtype)[6:]}, not in 16 or 32 bit floating point.", AGAIN)
         if not torch.isfinite(tensor).all():
-            raise BadSkill(f"the adapter of `{called}` has values that are not finite in `{key.removeprefix(PREFIX)}`.", AGAIN)
+            raise BadSkill(f"the {what} of `{called}` has values that are not finite in `{key.removeprefix(PREFIX)}`.", AGAIN)
     return tensors
 
 

@@ -71,6 +71,8 @@ class About:
 
     @property
     def ranks(self) -> str:
+        if not self.rank:
+            return "none"
         return str(self.rank) if self.rank == self.lowest_rank else f"{self.lowest_rank} to {self.rank}"
 
     @property

@@ -3,6 +3,7 @@
     date/
       SKILL.md            the Agent Skills standard: frontmatter (name, description, metadata) and instructions
       adapter/            optional: LoRA weights in PEFT's format
+      delta.safetensors   instead of these: a dense or sparse change of weights
       provenance.json     base model, method, data, seed, parents, measured scores, and the digest of every other file
 
 Reading is lenient, since half of the SKILL.md files in the world break the letter of the standard; `strict=True` is the letter.
@@ -95,6 +96,12 @@ class Skill:
         return folder if folder.is_dir() else None
 
     @property
+    def delta(self) -> Path | None:
+        """The file of a dense or sparse change of weights, if the skill has one in the place of an adapter."""
+        file = self.path / "delta.safetensors"
+        return file if self.adapter is None and file.is_file() else None
+
+    @property
     def template(self) -> str:
         """How the user's text is wrapped before the model sees it; `{input}` stands for it."""
         return self.metadata.get("template", "{input}")
@@ -106,7 +113,7 @@ class Skill:
             return "adapter"
         if (self.path / "parts").is_dir():
             return "composition"
-        if (self.path / "delta.safetensors").is_file():
+        if self.delta:
             return "delta"
         return "scripts" if (self.path / "scripts").is_dir() else "instructions"
 

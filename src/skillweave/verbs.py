@@ -214,12 +214,15 @@ def kind(model: "Base") -> str:
 
 
 def weights_of(skill: Skill) -> "LowRank":
-    """The adapter of a skill. Raises BadSkill if there is none or it cannot be trusted."""
+    """The change of weights of a skill. Raises BadSkill if there is none or it cannot be trusted."""
+    from .delta_format import load_delta
     from .peft_format import load_adapter
 
     if skill.kind == "composition":
         hint = "use it by itself: skillweave run or measure"
         raise BadOption(f"`{skill.name}` is a composition that stays apart: it cannot be a part of another.", hint)
+    if skill.delta is not None:
+        return load_delta(skill.path, skill.name)
     if skill.adapter is None:
         raise BadOption(f"`{skill.name}` is a skill of words: it has no adapter to use here.", "name a skill that was learned")
     return load_adapter(skill.adapter, skill.name)

@@ -45,14 +45,14 @@ def test_a_gate_that_sees_nothing_is_a_constant(world):
     woven, _ = Context(steps=5, batch=4, hidden=0).fit(*world, 0)
     alpha = woven.gate(base, ["abc", "hgf"]).alpha
     assert torch.equal(alpha[0], alpha[1]) and torch.allclose(alpha[0], woven.strengths[:, 0], atol=1e-6)
-    assert not torch.equal(alpha[0], torch.ones(2))
+    assert not torch.equal(alpha[0], torch.full((2,), 0.5))
 
 
-def test_it_starts_as_the_plain_sum(world):
+def test_it_starts_as_the_mean_of_the_skills(world):
     base, skills, examples = world
     seen = read(base, [tokens_of(base, e.prompt) for e in examples])
     gate = InputGate.new(seen, 2, 8, 0)
-    assert torch.equal(gate.alpha(seen), torch.ones(len(seen), 2))
+    assert torch.equal(gate.alpha(seen), torch.full((len(seen), 2), 0.5))
     scaled = (seen - gate.centre) / gate.spread
     assert scaled.mean(0).abs().max() < 1e-5 and scaled.square().sum(1).mean() == pytest.approx(1, abs=1e-4)
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skillweave.compose.merge import merge, truncate
-from skillweave.delta import Factors, LowRank, cosines
+from skillweave.delta import Factors, LowRank
+from skillweave.likeness import cosines
 
 SHAPES = {"layers.0.q": (24, 40), "layers.0.o": (40, 24), "layers.1.q": (24, 40), "square": (30, 30)}
 

@@ -110,3 +110,16 @@ def test_pieces_ask_for_the_same(tiny, positions, sizes):
     pieces = whole.pieces(positions * width + width // 2)
     assert [len(piece.tokens) for piece in pieces] == sizes
     assert sum((answers(tiny, piece) for piece in pieces), []) == answers(tiny, whole)
+
+
+def test_a_batch_says_which_examples_its_samples_are(tiny):
+    rows = examples(20)
+    batches = Batches(tiny, rows, 6, 3)
+    seen = 0
+    for step in range(4):
+        batch = batches.at(step)
+        for piece in [batch, *batch.pieces(2 * batch.tokens.shape[1])]:
+            wanted = [(rows[i].prompt, rows[i].completion) for i in piece.samples]
+            assert [(p.removeprefix("<s>"), a) for p, a in answers(tiny, piece)] == wanted
+            seen += len(wanted)
+    assert seen == 2 * 4 * 6

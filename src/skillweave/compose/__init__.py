@@ -10,6 +10,7 @@ METHODS = {
     "dare-ties": "skillweave.compose.thin:DareTies",
     "della": "skillweave.compose.thin:Della",
     "breadcrumbs": "skillweave.compose.thin:Breadcrumbs",
+    "graft": "skillweave.compose.graft:Graft",
     "scales": "skillweave.compose.scales:Scales",
     "scales+lora": "skillweave.compose.scales:ScalesWithLora",
     "declared": "skillweave.compose.declared:Declared",

@@ -49,6 +49,8 @@ class Arrow:
         """The router; `examples` serve the report alone."""
         bank, here = SkillBank(base, skills), present(skills)
         check_routed(bank, self.top_k, self.temperature)
+        for skill in skills.values():
+            skill.check_factors()
         router = TopK({slot: _rows(skills, slot) for slot in here}, here, self.top_k, self.temperature, True)
         return Routes(tuple(skills), mean_strengths(base, bank, router, examples), router), Log()
 

@@ -3,12 +3,13 @@
     α(s) = c + W₂ tanh(W₁ z(s) + b₁),    z(s) = (h(s) - h̄) / σ,    y = W x + Σ_k α_k(s) · s_k · B_k A_k x   in every layer
 
 h(s) is the mean of the last hidden states of the prompt on the base without skills; nothing of the answer is looked at. h̄ and
-σ are their mean and spread over the examples. At the start W₂ is zero and c is one: the plain sum. Only the gate is learned,
-with the loss of the skills. It is capped in size (`CAP`), because a large gate that sees the whole question could hold the
-answers itself, with the skills as its means; with `hidden` at 0 it sees nothing and is a learned constant.
+σ are their mean and spread over the examples. At the start W₂ is zero and c is 1 / skills, the mean of the skills: in their sum
+each drowns the others, and a gate seldom finds its way from there. Only the gate is learned, with the loss of the skills. It is
+capped in size (`CAP`), because a large gate that sees the whole question could hold the answers itself, with the skills as its
+means; with `hidden` at 0 it sees nothing and is a learned constant.
 
 The paper's network has two layers of 256 units, its α take the place of LoRA's scale, and a prior pulls them to it; here α
-multiplies the scale, and starting at one is the prior.
+multiplies the scale, and there is no prior.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,12 +54,13 @@ class InputGate:
 
     @staticmethod
     def new(seen: Float[Tensor, "example width"], skills: int, hidden: int, seed: int) -> "InputGate":
-        """A gate that gives one to everyone, for inputs like `seen`."""
+        """A gate that gives every skill the same share for all inputs like `seen`: their mean."""
         draw = torch.Generator().manual_seed(seed)
         centre = seen.mean(0)
         spread = (seen - centre).square().sum(1).mean().sqrt().clamp(min=1e-6)
         inner, outer = torch.randn(hidden, seen.shape[1], generator=draw), torch.zeros(skills, hidden)
-        return InputGate(torch.ones(skills), inner, torch.zeros(hidden), outer, centre, spread)
+        constant = torch.full((skills,), 1 / skills)
+        return InputGate(constant, inner, torch.zeros(hidden), outer, centre, spread)
 
     def learnable(self) -> dict[str, Tensor]:
         """What is learned of it, by name, ready to learn."""
@@ -131,7 +133,7 @@ class Gated:
 class Context:
     """A strength per skill that depends on the prompt, learned; no new weights in the model."""
 
-    steps: int = 60
+    steps: int = 200
     """Optimiser steps."""
     batch: int = 8
     """Examples a step."""

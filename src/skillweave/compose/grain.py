@@ -119,7 +119,7 @@ class Partitioned:
         alpha = self.inner.about(self._parts(skills))["alpha"]
         count = self.grain.parts
         shown = {name: {b: [alpha[f"{name}/{j}"][b] for j in range(count) if b in alpha[f"{name}/{j}"]]
-                        for b in skills[name].factors} for name in self.skills}  # fmt: skip
+                        for b in skills[name].slots} for name in self.skills}  # fmt: skip
         return {"alpha": shown, "parts": count, "seed": self.grain.seed}
 
     def _parts(self, skills: Mapping[str, LowRank]) -> dict[str, LowRank]:
@@ -128,7 +128,7 @@ class Partitioned:
 
 def cut(skill: LowRank, parts: int, seed: int) -> list[LowRank]:
     """`skill` as a sum of `parts`, each with its share of the singular directions of every block, drawn from `seed`."""
-    skill.check_plain()
+    skill.check_factors()
     draw = torch.Generator().manual_seed(seed)
     found: list[dict[str, Factors]] = [{} for _ in range(parts)]
     for slot, f in skill.factors.items():
@@ -142,11 +142,11 @@ def cut(skill: LowRank, parts: int, seed: int) -> list[LowRank]:
 
 def blocks_of(members: Mapping[str, LowRank]) -> tuple[str, ...]:
     """Every block of weights that one of `members` changes, in order."""
-    return tuple(dict.fromkeys(slot for skill in members.values() for slot in skill.factors))
+    return tuple(dict.fromkeys(slot for skill in members.values() for slot in skill.slots))
 
 
 def filled(numbers: Float[Tensor, "member block"], members: Mapping[str, LowRank]) -> Float[Tensor, "member block"]:
     """`numbers` with the mean of a member where it changes nothing: no number there was learned, or means anything."""
-    has = torch.tensor([[block in skill.factors for block in blocks_of(members)] for skill in members.values()])
+    has = torch.tensor([[block in skill.slots for block in blocks_of(members)] for skill in members.values()])
     mean = (numbers * has).sum(1, keepdim=True) / has.sum(1, keepdim=True).clamp(min=1)
     return torch.where(has, numbers, mean)

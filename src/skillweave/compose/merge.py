@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..base import Base
 from ..composition import Composition
-from ..delta import Factors, LowRank, check_linear, stacked
+from ..delta import Factors, LowRank, check_linear, stacked, weighted_sum
 from ..errors import BadOption
 from ..learn.loop import Log, Tick
 from ..task import Example
@@ -117,15 +117,32 @@ class Merging:
 
 
 def merge(skills: Sequence[LowRank], weights: Sequence[float], rank: Rank = None) -> Merged:
-    """Σ weight · ΔW of `skills`, cut to `rank`. Skills may differ in ranks and in the layers they change."""
+    """Σ weight · ΔW of `skills`, cut to `rank`. Skills may differ in ranks and in the layers they change.
+
+    Where one of them is dense or sparse the sum of the layer is formed, if it is to be cut; it stays of that kind if not.
+    """
     for skill in skills:
         skill.check_sum()
     factors: dict[str, Factors] = {}
     layers: dict[str, Kept] = {}
-    for slot in dict.fromkeys(slot for skill in skills for slot in skill.factors):
+    wide = dict.fromkeys(slot for skill in skills for slot in skill.full)
+    if rank is None and wide:  # nothing is cut
+        total = weighted_sum([(skill, dict.fromkeys(skill.slots, float(w))) for skill, w in zip(skills, weights, strict=True)])
+        return Merged(total, {slot: _whole(total, slot) for slot in total.slots})
+    for slot in wide:
+        changes = [w * skill.dense(slot) for skill, w in zip(skills, weights, strict=True) if skill.parts(slot)]
+        factors[slot], layers[slot] = cut_dense(torch.stack(changes).sum(0), rank or 1.0)
+    for slot in dict.fromkeys(slot for skill in skills for slot in skill.factors if slot not in wide):
         f = stacked([(s.factors[slot], float(w)) for s, w in zip(skills, weights, strict=True) if slot in s.factors])
         factors[slot], layers[slot] = (f, Kept(f.rank, f.rank, f.inner(f), 1.0)) if rank is None else truncate(f, rank)
     return Merged(LowRank(factors), layers)
+
+
+def _whole(total: LowRank, slot: str) -> Kept:
+    """What is kept of a layer of which nothing is cut."""
+    parts = total.parts(slot)
+    rank = min(parts[0].shape) if slot in total.full else total.factors[slot].rank
+    return Kept(rank, rank, sum(one.inner(other) for one in parts for other in parts), 1.0)
 
 
 def truncate(f: Factors, rank: int | float) -> tuple[Factors, Kept]:

@@ -64,8 +64,8 @@ def check_routed(bank: SkillBank, top_k: int, temperature: float) -> None:
 
 def present(skills: Mapping[str, LowRank]) -> dict[str, Bool[Tensor, " skill"]]:
     """Which of `skills` change each layer that any of them changes."""
-    slots = dict.fromkeys(slot for skill in skills.values() for slot in skill.factors)
-    return {slot: torch.tensor([slot in skill.factors for skill in skills.values()]) for slot in slots}
+    slots = dict.fromkeys(slot for skill in skills.values() for slot in skill.slots)
+    return {slot: torch.tensor([slot in skill.slots for skill in skills.values()]) for slot in slots}
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,7 @@ class Thinned(Merging):
         """One skill from several; without `rank` or `energy` it has the rank of their exact sum."""
         self.check()
         for skill in skills:
-            skill.check_plain()
+            skill.check_factors()
         weights, rank = self.strengths(len(skills)), self.kept
         draw = torch.Generator().manual_seed(seed)
         slots = list(dict.fromkeys(slot for skill in skills for slot in skill.factors))

@@ -1,6 +1,7 @@
 """How a skill gets into a model: one method a file, one line a method."""
 
 METHODS = {
+    "full": "skillweave.learn.full:Full",
     "sft": "skillweave.learn.sft:SFT",
     "plp": "skillweave.learn.plp:PLP",
 }

@@ -1,8 +1,9 @@
 """The one training loop: AdamW with linear decay on whatever tensors it is given, resumable bit for bit.
 
-Everything that decides a step is a function of (seed, step), so a state is: the tensors, the two moments of AdamW, the step
-and the log. It is saved aside and renamed, so a process killed at any moment finds the last whole state. With one thread the
-resumed run gives the same bits as one that was never stopped.
+Plain gradient steps (SGD) are there for methods that need the gradient's own size. Everything that decides a step is a function
+of (seed, step), so a state is: the tensors, the two moments of AdamW, the step and the log. It is saved aside and renamed, so a
+process killed at any moment finds the last whole state. With one thread the resumed run gives the same bits as one that was
+never stopped.
 """
 
 import json
@@ -53,6 +54,10 @@ class Plan:
     """Share of the steps over which the rate rises from zero; then it falls linearly to zero."""
     clip: float = 1.0
     """Largest norm of the whole gradient, unitless."""
+    optimiser: str = "adamw"
+    """`adamw`, or `sgd`: each step is the rate times the gradient."""
+    steady: bool = False
+    """Keep the rate as it is through all steps: no rise, no fall."""
     stop: int | None = None
     """Stop after so many steps, with the rates of the whole course; None for all of them."""
     save_every: float = 15.0
@@ -85,32 +90,26 @@ def train(
     key: str = "",
     tick: Tick = lambda steps, note: None,
     precondition: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
 ) -> Log:
     """Change the tensors of `groups` in place until the steps of `plan` are done.
 
     `state` is a file to save to and to go on from; one that was saved under another `key` (the digest of the configuration)
     is not used. A loss that is not finite stops the run; the last whole state stays. `precondition` may change the clipped
-    gradients before AdamW reads them, as a function of them and of the tensors alone (or a resumed run would differ).
+    gradients before the optimiser reads them, as a function of them and of the tensors alone (or a resumed run would differ).
+    `after` is called after each step and may write to tensors of `groups` that have no gradient: they are saved with the rest.
     """
     named = {name: tensor for group in groups for name, tensor in group.tensors.items()}
-    adam = torch.optim.AdamW(
-        [{"params": list(g.tensors.values()), "lr": g.lr, "weight_decay": g.decay} for g in groups], betas=BETAS, foreach=True
-    )
-    for tensor in named.values():  # moments exist from the start, so that every state has the same tensors
-        adam.state[tensor] = {
-            "step": torch.tensor(0.0),
-            "exp_avg": torch.zeros_like(tensor),
-            "exp_avg_sq": torch.zeros_like(tensor),
-        }
-    log, start = _load(state, key, named, adam)
+    optimiser = _optimiser(groups, plan)
+    log, start = _load(state, key, named, optimiser)
     tick(start, "") if start else None
     began = saved = time.monotonic()
     past, past_cpu = log.seconds, log.cpu_seconds - time.process_time()
     for step in range(start, plan.steps if plan.stop is None else plan.stop):
-        for group, shown in zip(groups, adam.param_groups, strict=True):
+        for group, shown in zip(groups, optimiser.param_groups, strict=True):
             shown["lr"] = group.lr * rate(step, plan)
         data = batch(step)
-        adam.zero_grad()
+        optimiser.zero_grad()
         number = 0.0
         for piece in data.pieces(PIECE):
             value = loss(piece) * (len(piece.labels) / max(1, len(data.labels)))
@@ -120,7 +119,8 @@ def train(
             raise SkillweaveError(f"the loss is {number} at step {step}.", "lower the learning rate (--lr)")
         torch.nn.utils.clip_grad_norm_(list(named.values()), plan.clip)
         precondition()
-        adam.step()
+        optimiser.step()
+        after()
         log.loss.append(number)
         log.tokens += data.real
         log.padding += data.tokens.numel() - data.real
@@ -128,32 +128,50 @@ def train(
         log.seconds = past + time.monotonic() - began
         log.cpu_seconds = past_cpu + time.process_time()
         if state is not None and time.monotonic() - saved > plan.save_every:
-            _save(state, key, named, adam, log)
+            _save(state, key, named, optimiser, log)
             saved = time.monotonic()
         tick(1, f"loss {number:.3f} · {log.tokens / max(log.seconds, 1e-9):,.0f} tokens/s")
     if state is not None:
-        _save(state, key, named, adam, log)
+        _save(state, key, named, optimiser, log)
     return log
 
 
 def rate(step: int, plan: Plan) -> float:
     """Share of the full learning rate at `step`: a linear rise, then a linear fall that ends above zero."""
+    if plan.steady:
+        return 1.0
     rise = max(1, round(plan.warmup * plan.steps))
     return min(1.0, (step + 1) / rise) * min(1.0, (plan.steps - step) / max(1, plan.steps - rise))
 
 
-def _tensors(named: Mapping[str, Tensor], adam: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All that a state holds: the tensors and their two moments."""
-    kinds = {"": lambda t: t.detach(), ":m": lambda t: adam.state[t]["exp_avg"], ":v": lambda t: adam.state[t]["exp_avg_sq"]}
+def _optimiser(groups: Sequence[Group], plan: Plan) -> torch.optim.Optimizer:
+    rates = [{"params": list(g.tensors.values()), "lr": g.lr, "weight_decay": g.decay} for g in groups]
+    if plan.optimiser == "sgd":
+        return torch.optim.SGD(rates, foreach=True)
+    adam = torch.optim.AdamW(rates, betas=BETAS, foreach=True)
+    for tensor in (tensor for group in groups for tensor in group.tensors.values()):
+        adam.state[tensor] = {  # moments exist from the start, so that every state has the same tensors
+            "step": torch.tensor(0.0),
+            "exp_avg": torch.zeros_like(tensor),
+            "exp_avg_sq": torch.zeros_like(tensor),
+        }
+    return adam
+
+
+def _tensors(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All that a state holds: the tensors and, of AdamW, their two moments."""
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {"": lambda t: t.detach()}
+    if isinstance(optimiser, torch.optim.AdamW):
+        kinds |= {f":{k}": lambda t, n=n: optimiser.state[t][n] for k, n in (("m", "exp_avg"), ("v", "exp_avg_sq"))}
     return {f"{name}{kind}": of(tensor) for name, tensor in named.items() for kind, of in kinds.items()}
 
 
-def _save(path: Path, key: str, named: Mapping[str, Tensor], adam: torch.optim.Optimizer, log: Log) -> None:
-    tensors = {name: tensor.contiguous() for name, tensor in _tensors(named, adam).items()}
+def _save(path: Path, key: str, named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, log: Log) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in _tensors(named, optimiser).items()}
     atomic_write(path, save(tensors, {"key": key, "log": json.dumps(vars(log))}))
 
 
-def _load(path: Path | None, key: str, named: Mapping[str, Tensor], adam: torch.optim.Optimizer) -> tuple[Log, int]:
+def _load(path: Path | None, key: str, named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> tuple[Log, int]:
     """Go on from the state at `path`, or start anew if there is none of `key` that is whole."""
     if path is None or not path.is_file():
         return Log(), 0
@@ -164,11 +182,11 @@ def _load(path: Path | None, key: str, named: Mapping[str, Tensor], adam: torch.
             saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, KeyError, TypeError, ValueError):
         return Log(), 0
-    wanted = _tensors(named, adam)
+    wanted = _tensors(named, optimiser)
     if about.get("key") != key or {k: t.shape for k, t in saved.items()} != {k: t.shape for k, t in wanted.items()}:
         return Log(), 0
     for name, tensor in wanted.items():
         tensor.copy_(saved[name])
-    for tensor in named.values():
-        adam.state[tensor]["step"].fill_(float(len(log.loss)))
+    for entry in optimiser.state.values():
+        entry["step"].fill_(float(len(log.loss)))
     return log, len(log.loss)

@@ -50,6 +50,38 @@ def mean_loss(bank: SkillBank, examples: Sequence[Example], alpha: Strength | No
     return total / count
 
 
+@torch.inference_mode()
+def forced(
+    bank: SkillBank, examples: Sequence[Example], alpha: Tensor | None = None, size: int = 64
+) -> tuple[list[float], list[float]]:
+    """Whether greedy decoding would give each example, end and all (1 or 0), and its nats; read once, nothing is decoded."""
+    batches = Batches(bank.base, examples, size, seed=0)
+    right: list[float] = []
+    nats: list[float] = []
+    for start in range(0, len(batches.pairs), size):
+        batch = batches.collate(batches.pairs[start : start + size])
+        with bank.on(alpha):
+            rows = bank.base.hidden(batch.tokens).flatten(0, 1)[batch.rows]
+            wrong = _likeliest(bank.base, rows) != batch.labels
+            parts = zip(rows.split(ROWS), batch.labels.split(ROWS), strict=True)
+            loss = torch.cat([_tiles(bank.base, *part, TILE, False)[0] for part in parts])
+        owner, none = batch.rows // batch.tokens.shape[1], torch.zeros(len(batch.tokens))
+        right += (none.index_add(0, owner, wrong.float()) == 0).float().tolist()
+        nats += none.index_add(0, owner, loss).tolist()
+    return right, nats
+
+
+def _likeliest(base: Base, rows: Float[Tensor, "row width"]) -> Int[Tensor, " row"]:
+    """The token of the highest logit for each row; the vocabulary passes by in tiles."""
+    parts = []
+    for some in rows.split(ROWS):
+        tiles = [base.logits(some, slice(at, at + TILE)).max(1) for at in range(0, len(base.head), TILE)]
+        first = torch.stack([tile.values for tile in tiles]).argmax(0)
+        place = torch.stack([tile.indices for tile in tiles]).gather(0, first[None])[0]
+        parts.append(first * TILE + place)
+    return torch.cat(parts)
+
+
 def cross_entropy(
     base: Base, rows: Float[Tensor, "row width"], labels: Int[Tensor, " row"], tile: int = TILE
 ) -> Float[Tensor, ""]:

@@ -164,6 +164,7 @@ def assembled(halves: Mapping[str, Halves], scale: float) -> LowRank:
 
 def taken_apart(name: str, skill: LowRank) -> dict[str, Halves]:
     """The halves that `skill` was assembled from. Raises BadOption if it was not."""
+    skill.check_factors()
     found = {slot: _halves(f) for slot, f in skill.factors.items()}
     if odd := [slot for slot, half in found.items() if half is None]:
         raise BadOption(

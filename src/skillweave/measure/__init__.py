@@ -2,5 +2,7 @@
 
 MEASURES = {
     "abilities": "skillweave.measure.abilities:ability_profile",
+    "calibration": "skillweave.measure.localize:calibration_error",
     "exact": "skillweave.measure.score:evaluate",
+    "overlap": "skillweave.measure.localize:overlap",
 }

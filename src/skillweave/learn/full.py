@@ -1,0 +1,57 @@
+"""Full fine-tuning: every weight of the base's linear layers learns; embeddings, norms and the head stay as they are.
+
+The skill is the whole change, ΔW = W_tuned - W_base in fp32 for each linear layer: large to store, and what a graft (paper 40)
+is cut out of. AdamW moves all weights by much the same; plain gradient steps (`sgd`, as in the paper) leave more of the change
+in few of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..base import Base
+from ..delta import LowRank
+from ..delta_full import Dense
+from ..errors import BadOption
+from ..task import Example
+from .batches import Batches
+from .loop import Log, Plan, Tick, train
+from .pretrain import groups_of, text_loss, thawed
+
+
+@dataclass(frozen=True)
+class Full:
+    """A new skill from examples, held as a change of all weights of the linear layers."""
+
+    steps: int = 100
+    """Optimiser steps."""
+    batch: int = 8
+    """Examples a step."""
+    lr: float = 1e-4
+    """Largest learning rate, unitless; `sgd` wants one a thousand times as large."""
+    optimiser: str = "adamw"
+    """`adamw` or `sgd`."""
+
+    def fit(
+        self,
+        base: Base,
+        examples: Sequence[Example],
+        seed: int,
+        state: Path | None = None,
+        key: str = "",
+        tick: Tick = lambda n, t: None,
+    ) -> tuple[LowRank, Log]:
+        """Learn `examples` on a copy of `base`; returns the change of its weights (fp32) and what happened."""
+        if self.optimiser not in ("adamw", "sgd"):
+            raise BadOption(f"optimiser is `{self.optimiser}`, but can only be adamw or sgd.")
+        learner = thawed(base)
+        names = {f"{slot}.weight" for slot in base.linears}
+        groups = groups_of(learner, self.lr, lambda name: float(name in names))
+        batches = Batches(learner, examples, self.batch, seed)
+        plan = Plan(self.steps, optimiser=self.optimiser)
+        log = train(lambda b: text_loss(learner, b), groups, batches.at, plan, state, key, tick)
+        with torch.no_grad():
+            full = {s: Dense(learner.linears[s].matrix.detach() - linear.matrix.float()) for s, linear in base.linears.items()}
+        return LowRank({}, full=full), log
