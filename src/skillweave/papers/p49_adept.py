@@ -5,6 +5,7 @@ invented field from the same number of tokens. Along each run the loss on held-o
 field is measured, and the rise of the one is read off where the other has come to the same level in all arms.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -87,6 +88,7 @@ class Arm:
 
 def seed(effort: Effort, seed: int, tick) -> dict[str, dict[str, float]]:
     """One model and one field: every arm from the same weights, on the same texts."""
+    began = time.process_time()
     base = pretrained(effort, seed)
     tick(1, "pretrained")
     courses = {}
@@ -99,6 +101,7 @@ def seed(effort: Effort, seed: int, tick) -> dict[str, dict[str, float]]:
         found[name] = {f"rise at {share:.0%}".replace("%", " %"): rise for share, rise in read_off.items()}
         found[name] |= dict(zip(("field loss", "general loss"), courses[name][-1], strict=True))
     worth = grown(effort, base, "least", seed).importance.tolist()
+    found["before"]["cpu minutes"] = (time.process_time() - began) / 60  # of this seed, wherever the seeds are put together
     return found | {f"layer {number}": {"importance": rise} for number, rise in enumerate(worth)}
 
 
