@@ -131,6 +131,8 @@ def test_it_is_a_skill_of_its_own_kind(cli, shelf):
     assert said.code == 0 and {row["name"] for row in json.loads(said.out)["rows"]} == {"base", "deep"}
     said = cli("compose", "deep", "--data", shelf / "rows.jsonl", *where)
     assert said.code == 1 and "`deep` (expand) is not a change of weights" in said.err
+    said = cli("inspect", "deep", *where)
+    assert said.code == 1 and "`deep` (expand) is not a change of weights" in said.err
 
 
 def test_a_skill_is_not_measured_on_its_probe(shelf):

@@ -58,7 +58,7 @@ class Expand:
     trim: float = 0.1
     """Share of the units at each end that do not stretch the scale; 0 as in the paper."""
     whole_text: bool = False
-    """1 to learn the prompts, too, as plain text."""
+    """Whether the prompts are learned, too, as plain text."""
 
     def __post_init__(self):
         if self.choice not in CHOICES:
@@ -84,7 +84,7 @@ class Expand:
         say(f"copying layers {', '.join(map(str, growth.layers))} of {base.layers}")
         batches = Batches(base, examples, self.batch, seed, self.whole_text)
         groups, rates = growth.groups(self.lr), growth.rates(self.every, self.trim)
-        log = train(growth.loss, groups, batches.at, Plan(self.steps), state, key, tick, rates)
+        log = train(growth.loss, groups, batches.at, Plan(self.steps), state, key, tick, rates=rates)
         return growth.grown(), log
 
     def grow(self, base: Base, probe: Probe, seed: int) -> "Growth":
