@@ -37,7 +37,7 @@ class Panel:
     log: bool = False
     """Whether heights are powers of ten."""
     top: float = 1.0
-    """The greatest height; other than 1, heights are numbers and not shares."""
+    """The greatest height, a multiple of a half; other than 1, heights are numbers and not shares."""
     marks: Mapping[float, str] | None = None
     """What stands below each x; percentages unless given."""
 
@@ -63,7 +63,7 @@ def _panel(panel: Panel) -> str:
         marks = [10.0**power for power in range(low, high + 1, step)]
     else:
         low, high = 0.0, panel.top
-        marks = [high * share for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+        marks = [0.0, 0.25, 0.5, 0.75, 1.0] if high == 1.0 else [at / 2 for at in range(round(2 * high) + 1)]
 
     def across(x: float) -> float:
         return LEFT + x / right * (WIDTH - LEFT - RIGHT)
@@ -74,7 +74,9 @@ def _panel(panel: Panel) -> str:
 
     parts = [f'<text x="{LEFT}" y="18" font-weight="600">{escape(panel.title)}</text>']
     for mark in marks:
-        name = f"{mark:.0%}" if not panel.log and panel.top == 1.0 else f"{mark:.2f}" if not panel.log else f"{mark:,.0f}" if mark < 1e5 else f"{mark:.0e}".replace("e+0", "e")
+        name = f"{mark:,.0f}" if mark < 1e5 else f"{mark:.0e}".replace("e+0", "e")
+        if not panel.log:
+            name = f"{mark:.0%}" if panel.top == 1.0 else f"{mark:g}"
         parts.append(f'<path d="M{LEFT} {up(mark):.1f}H{WIDTH - RIGHT}" stroke="#808080" stroke-opacity=".25"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{up(mark) + 4:.1f}" text-anchor="end">{name}</text>')
     for x in sorted({x for x, *_ in points}):
@@ -267,11 +269,14 @@ def p49() -> str:
         found = {int(metric.split()[2]) / 100: v for metric, v in arms[name].items() if metric.startswith("rise at")}
         return Curve(name, ((0.0, 0.0, 0.0, 0.0), *((x, v["mean"], v["low"], v["high"]) for x, v in sorted(found.items()))))
 
-    ways, layers = (tuple(map(line, some)) for some in (("full", "LoRA", "replay", "ADEPT"), ("most", "random", "even", "ADEPT")))
+    ways = tuple(map(line, ("full", "LoRA", "replay", "ADEPT")))
+    layers = tuple(map(line, ("most", "random", "even", "ADEPT")))
     top = max(1.5, math.ceil(2 * max(y for curve in (*ways, *layers) for _, y, *_ in curve.points)) / 2)
     across = "way to the field's loss that all reach"
-    panels = [Panel("general loss risen, nats", across, ways, top=top), Panel("by the layers copied", across, layers, top=top)]
-    return svg("Rise of general loss of a small model while it learns an invented field, by method and by copied layers", panels)
+    panels = [Panel("rise of general loss, nats", across, ways, top=top), Panel("by layers copied", across, layers, top=top)]
+    return svg(
+        "Rise of general loss of a small model while it learns an invented field, by method and by copied layers", panels
+    )
 
 
 PICTURES: dict[str, Callable[[], str]] = {
