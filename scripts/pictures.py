@@ -38,6 +38,8 @@ class Panel:
     curves: tuple[Curve, ...]
     log: bool = False
     """Whether heights are powers of ten."""
+    top: float = 1.0
+    """The greatest height, a multiple of a half; other than 1, heights are numbers and not shares."""
     marks: Mapping[float, str] | None = None
     """What stands below each x; percentages unless given."""
 
@@ -62,8 +64,8 @@ def _panel(panel: Panel) -> str:
         low, high = math.floor(low), math.floor(low) + step * math.ceil((high - math.floor(low)) / step)
         marks = [10.0**power for power in range(low, high + 1, step)]
     else:
-        low, high = 0.0, 1.0
-        marks = [0.0, 0.25, 0.5, 0.75, 1.0]
+        low, high = 0.0, panel.top
+        marks = [0.0, 0.25, 0.5, 0.75, 1.0] if high == 1.0 else [at / 2 for at in range(round(2 * high) + 1)]
 
     def across(x: float) -> float:
         return LEFT + x / right * (WIDTH - LEFT - RIGHT)
@@ -74,7 +76,9 @@ def _panel(panel: Panel) -> str:
 
     parts = [f'<text x="{LEFT}" y="18" font-weight="600">{escape(panel.title)}</text>']
     for mark in marks:
-        name = f"{mark:.0%}" if not panel.log else f"{mark:,.0f}" if mark < 1e5 else f"{mark:.0e}".replace("e+0", "e")
+        name = f"{mark:,.0f}" if mark < 1e5 else f"{mark:.0e}".replace("e+0", "e")
+        if not panel.log:
+            name = f"{mark:.0%}" if panel.top == 1.0 else f"{mark:g}"
         parts.append(f'<path d="M{LEFT} {up(mark):.1f}H{WIDTH - RIGHT}" stroke="#808080" stroke-opacity=".25"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{up(mark) + 4:.1f}" text-anchor="end">{name}</text>')
     for x in sorted({x for x, *_ in points}):
@@ -295,6 +299,24 @@ def _sprite(picture: str, left: int, top: int) -> str:
     return f'<g transform="translate({left} {top}) scale(5)" shape-rendering="crispEdges">{paths}</g>'
 
 
+def p49() -> str:
+    """What each way of learning a field costs in general text, where all have learned as much of it."""
+    arms = pages.read(pages.RESULTS / "p49.json")["values"]["arms"]
+
+    def line(name: str) -> Curve:
+        found = {int(metric.split()[2]) / 100: v for metric, v in arms[name].items() if metric.startswith("rise at")}
+        return Curve(name, ((0.0, 0.0, 0.0, 0.0), *((x, v["mean"], v["low"], v["high"]) for x, v in sorted(found.items()))))
+
+    ways = tuple(map(line, ("full", "LoRA", "replay", "ADEPT")))
+    layers = tuple(map(line, ("most", "random", "even", "ADEPT")))
+    top = max(1.5, math.ceil(2 * max(y for curve in (*ways, *layers) for _, y, *_ in curve.points)) / 2)
+    across = "way to the field's loss that all reach"
+    panels = [Panel("rise of general loss, nats", across, ways, top=top), Panel("by layers copied", across, layers, top=top)]
+    return svg(
+        "Rise of general loss of a small model while it learns an invented field, by method and by copied layers", panels
+    )
+
+
 PICTURES: dict[str, Callable[[], str]] = {
     "papers/1.svg": p01,
     "papers/31.svg": p31,
@@ -303,4 +325,5 @@ PICTURES: dict[str, Callable[[], str]] = {
     "papers/42.svg": p42,
     "papers/44.svg": p44,
     "papers/47.svg": p47,
+    "papers/49.svg": p49,
 }

@@ -14,12 +14,12 @@ KEEP = 200
 """Examples of its own that a skill carries along."""
 
 
-def carry(folder: Path, examples: Sequence[Example], parents: Sequence[Skill] = ()) -> None:
-    """Write to `folder`, that of a new skill, what it learned from; what its parents have seen, it has seen."""
+def carry(folder: Path, examples: Sequence[Example], parents: Sequence[Skill] = (), read: Sequence[Example] = ()) -> None:
+    """Write to the `folder` of a new skill what it learned from; it has seen that, what it `read` and what its parents saw."""
     distinct = list({e.prompt: e for e in examples}.values())
     lines = (json.dumps({"prompt": e.prompt, "completion": e.completion}, ensure_ascii=False) for e in distinct[:KEEP])
     (folder / "examples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "seen.txt").write_text("\n".join(sorted(seen_by(parents) | {fingerprint(e) for e in distinct})) + "\n")
+    (folder / "seen.txt").write_text("\n".join(sorted(seen_by(parents) | {fingerprint(e) for e in (*distinct, *read)})) + "\n")
 
 
 def carried_by(members: Sequence[Skill]) -> dict[str, list[Example]]:

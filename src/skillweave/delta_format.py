@@ -50,8 +50,12 @@ def save_delta(folder: Path, skill: LowRank) -> None:
 
 
 def load_delta(folder: Path, name: str = "") -> LowRank:
-    """The change in the folder of a skill. Raises BadSkill with what is wrong with it."""
+    """The change in the folder of a skill. Raises BadSkill with what is wrong with it, BadOption for what is more than that."""
+    from .composition import read_about  # which writes deltas
+
     called = name or folder.name
+    if kind := read_about(folder, called).get("kind"):
+        raise BadOption(f"`{called}` ({kind}) is not a change of weights.", "use it by itself: skillweave run or measure")
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in read_tensors(folder / DELTA, called, "delta", _WHOLE).items():
         known = _KEY.fullmatch(key)

@@ -60,7 +60,7 @@ def save_skill(
     """Put a learned or composed skill into the library, in one step; `parts` are the weights of what it was composed of."""
     with shelf.new(name, replace=replace) as folder:
         made.save(folder, model, parts)
-        carry(folder, examples, [shelf.get(parent["name"]) for parent in facts["parents"]])
+        carry(folder, examples, [shelf.get(parent["name"]) for parent in facts["parents"]], getattr(made, "read", ()))
         shown = "\n".join(f"    {e.prompt.strip()}\n    -> {e.completion.strip()}" for e in examples[:3])
         body = f"{description}\n\nThe weights beside this file do it on {model.name}. It was shown, for example:\n\n{shown}\n"
         write_skill(

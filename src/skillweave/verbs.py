@@ -215,12 +215,13 @@ def kind(model: "Base") -> str:
 
 def weights_of(skill: Skill) -> "LowRank":
     """The change of weights of a skill. Raises BadSkill if there is none or it cannot be trusted."""
+    from .composition import read_about
     from .delta_format import load_delta
     from .peft_format import load_adapter
 
-    if skill.kind == "composition":
+    if kind := read_about(skill.path, skill.name).get("kind"):
         hint = "use it by itself: skillweave run or measure"
-        raise BadOption(f"`{skill.name}` is a composition that stays apart: it cannot be a part of another.", hint)
+        raise BadOption(f"`{skill.name}` ({kind}) is not a change of weights that could be a part of others.", hint)
     if skill.delta is not None:
         return load_delta(skill.path, skill.name)
     if skill.adapter is None:

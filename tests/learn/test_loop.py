@@ -24,12 +24,13 @@ def batch(step):
     return Batch(torch.randint(0, 9, (2, 4), generator=draw), torch.arange(3), torch.zeros(3, dtype=torch.long), 7)
 
 
-def run(plan=PLAN, state=None, key="k", groups=None, batch=batch, tick=lambda n, t: None):
+def run(plan=PLAN, state=None, key="k", groups=None, batch=batch, tick=lambda n, t: None, rates=None):
     groups = groups or start()
     (a,), (b,) = (group.tensors.values() for group in groups)
     log = train(
-        lambda x: (x.tokens.float() @ (a @ b).repeat(4, 1)[:, :2]).square().mean(), groups, batch, plan, state, key, tick
-    )
+        lambda x: (x.tokens.float() @ (a @ b).repeat(4, 1)[:, :2]).square().mean(), groups, batch, plan, state, key, tick,
+        **({"rates": rates(groups)} if rates else {}),
+    )  # fmt: skip
     return groups, log
 
 
@@ -70,6 +71,27 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stops):
         _, log = run(Plan(20, stop=stop, save_every=99.0), tmp_path / "state")
         assert len(log.loss) == stop
     assert same(run(PLAN, tmp_path / "state"), run())
+
+
+def by_weight(groups):
+    """Every five steps the first group gets a rate that depends on where its tensor is; the second has none after ten."""
+    tensor = groups[0].tensors["a"]
+    return lambda step: None if step % 5 else [tensor.detach().abs().mean().item(), float(step < 10)]
+
+
+def test_rates_change_on_the_way():
+    (_, b), log = run(rates=by_weight)
+    assert [step for step, *_ in log.rates] == [0, 5, 10, 15] and log.rates[2][2] == 0
+    assert torch.equal(b.tensors["b"], run(Plan(20, stop=10), rates=by_weight)[0][1].tensors["b"])
+    same(run(rates=lambda groups: lambda step: [1, 1]), run())
+    assert differ(run(rates=by_weight), run())
+
+
+@pytest.mark.parametrize("stop", [3, 5, 12])
+def test_a_stopped_run_remembers_its_rates(tmp_path, stop):
+    run(Plan(20, stop=stop), tmp_path / "state", rates=by_weight)
+    again = run(PLAN, tmp_path / "state", rates=by_weight)
+    assert same(again, run(rates=by_weight)) and again[1].rates == run(rates=by_weight)[1].rates
 
 
 @pytest.mark.parametrize("step", [1, 8, 19])
@@ -194,4 +216,4 @@ def test_the_gradient_is_clipped():
 
 
 def test_a_log_starts_at_nothing():
-    assert vars(Log()) == {"loss": [], "tokens": 0, "padding": 0, "labels": 0, "seconds": 0.0, "cpu_seconds": 0.0}
+    assert vars(Log()) == {"loss": [], "tokens": 0, "padding": 0, "labels": 0, "rates": [], "seconds": 0.0, "cpu_seconds": 0.0}

@@ -26,5 +26,6 @@ KINDS: dict[str, str] = {
     "context": "skillweave.compose.context:Gated",
     "routed": "skillweave.compose.routing:Routes",
     "bridge": "skillweave.compose.bridge:Bridged",
+    "expand": "skillweave.learn.depth:Deeper",
 }
 """Who reads a skill that is not one adapter, by the `kind` in its composition.json: `load(folder, base, name) -> Active`."""

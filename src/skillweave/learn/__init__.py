@@ -4,4 +4,5 @@ METHODS = {
     "full": "skillweave.learn.full:Full",
     "sft": "skillweave.learn.sft:SFT",
     "plp": "skillweave.learn.plp:PLP",
+    "expand": "skillweave.learn.expand:Expand",
 }

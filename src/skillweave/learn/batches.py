@@ -85,12 +85,17 @@ class Batches:
 
     def collate(self, pairs: Sequence[tuple[list[int], int]]) -> Batch:
         """One batch of (tokens, number of answer tokens) pairs."""
-        width = max(len(tokens) for tokens, _ in pairs) - 1  # the last token is only ever a label
-        tokens, rows, labels = [], [], []
-        for i, (sequence, answer) in enumerate(pairs):
-            tokens.append(sequence[:-1] + [self.pad] * (width + 1 - len(sequence)))
-            first = len(sequence) - answer
-            rows += range(i * width + first - 1, i * width + len(sequence) - 1)
-            labels += sequence[first:]
-        real = sum(len(sequence) - 1 for sequence, _ in pairs)
-        return Batch(torch.tensor(tokens), torch.tensor(rows), torch.tensor(labels), real)
+        return collate(pairs, self.pad)
+
+
+def collate(pairs: Sequence[tuple[list[int], int]], pad: int) -> Batch:
+    """One batch of (tokens, number of answer tokens) pairs, padded with the token `pad`."""
+    width = max(len(tokens) for tokens, _ in pairs) - 1  # the last token is only ever a label
+    tokens, rows, labels = [], [], []
+    for i, (sequence, answer) in enumerate(pairs):
+        tokens.append(sequence[:-1] + [pad] * (width + 1 - len(sequence)))
+        first = len(sequence) - answer
+        rows += range(i * width + first - 1, i * width + len(sequence) - 1)
+        labels += sequence[first:]
+    real = sum(len(sequence) - 1 for sequence, _ in pairs)
+    return Batch(torch.tensor(tokens), torch.tensor(rows), torch.tensor(labels), real)

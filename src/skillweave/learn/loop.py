@@ -24,6 +24,8 @@ from .batches import Batch
 
 Tick = Callable[[int, str], None]
 """(steps done since the last call, a note): how a loop tells that it is alive."""
+Rates = Callable[[int], Sequence[float] | None]
+"""The step that comes -> a multiple of the rate of each group from now on, unitless; None: as they are."""
 
 
 BETAS = (0.9, 0.99)
@@ -75,6 +77,8 @@ class Log:
     padding: int = 0
     """Padded positions computed."""
     labels: int = 0
+    rates: list[list[float]] = field(default_factory=list)
+    """Where the rates of the groups were changed: the step, then a multiple a group, unitless."""
     seconds: float = 0.0
     """On the clock, over all runs that it took."""
     cpu_seconds: float = 0.0
@@ -91,6 +95,7 @@ def train(
     tick: Tick = lambda steps, note: None,
     precondition: Callable[[], None] = lambda: None,
     after: Callable[[], None] = lambda: None,
+    rates: Rates = lambda step: None,
 ) -> Log:
     """Change the tensors of `groups` in place until the steps of `plan` are done.
 
@@ -98,6 +103,7 @@ def train(
     is not used. A loss that is not finite stops the run; the last whole state stays. `precondition` may change the clipped
     gradients before the optimiser reads them, as a function of them and of the tensors alone (or a resumed run would differ).
     `after` is called after each step and may write to tensors of `groups` that have no gradient: they are saved with the rest.
+    `rates` is asked before each step; what it answered last is part of the state, so it may look at the tensors.
     """
     named = {name: tensor for group in groups for name, tensor in group.tensors.items()}
     optimiser = _optimiser(groups, plan)
@@ -106,8 +112,11 @@ def train(
     began = saved = time.monotonic()
     past, past_cpu = log.seconds, log.cpu_seconds - time.process_time()
     for step in range(start, plan.steps if plan.stop is None else plan.stop):
-        for group, shown in zip(groups, optimiser.param_groups, strict=True):
-            shown["lr"] = group.lr * rate(step, plan)
+        if (changed := rates(step)) is not None:
+            log.rates.append([step, *changed])
+        multiples = log.rates[-1][1:] if log.rates else [1.0] * len(groups)
+        for group, shown, multiple in zip(groups, optimiser.param_groups, multiples, strict=True):
+            shown["lr"] = group.lr * multiple * rate(step, plan)
         data = batch(step)
         optimiser.zero_grad()
         number = 0.0

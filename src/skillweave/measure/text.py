@@ -12,10 +12,13 @@ import torch
 
 from ..base import Base
 from ..files import sha256_json
+from ..task import split_of
 from .choice import log_probabilities
 
 SHORTEST = 300
 """Characters of the shortest text that is taken."""
+TWINS = 40
+"""Characters: texts that begin with the same ones are never in two splits."""
 WINDOW = 192
 """Tokens of a text that are read, from its beginning."""
 
@@ -41,6 +44,11 @@ def _docstring(node: ast.AST) -> str:
 def sample(n: int, seed: int) -> list[str]:
     """`n` texts of at least `SHORTEST` characters."""
     return random.Random(f"text/{seed}").sample([text for text in documentation() if len(text) >= SHORTEST], n)
+
+
+def documentation_of(split: str) -> list[str]:
+    """The docstrings of one split (train, valid, test): a hash of their beginning decides, so that twins stay together."""
+    return [text for text in documentation() if split_of(text[:TWINS]) == split]
 
 
 def digest(texts: Sequence[str]) -> str:
