@@ -120,7 +120,7 @@ def test_nothing_is_saved_without_a_name(declare, shelf):
         ('[tasks]\nreverse = "general"', BadData, "has 'general' for the task `reverse`"),
         ('new = [3]\n[tasks]\nreverse = ["general"]', BadData, r"has \[3\] for new"),
         ('base = 3\n[tasks]\nreverse = ["general"]', BadData, "has 3 for base"),
-        (RECIPE.replace("steps = 3", "steps = 0"), BadOption, "steps is 0"),
+        (RECIPE.replace("steps = 3", "steps = 0"), BadOption, "no steps were given"),
         (RECIPE.replace("steps = 3", ""), BadOption, "no steps were given"),
         (RECIPE.replace("rank = 2", "rank = 0"), BadOption, "rank is 0"),
         (RECIPE.replace("steps = 3", "step = 3"), NotFound, "no option of declared `step`. Did you mean `steps`"),

@@ -142,6 +142,7 @@ class Sprites(Task):
         self.shapes, self.textures = tuple(shapes), tuple(textures)
         self.places = {split: [place for place in _places() if split_of(place, VALID, TEST) == split] for split in self.splits}
         """The pairs of sky and ground of each split."""
+        self._order: dict[str, list[int]] = {}
 
     def size(self, split: str) -> int:
         self.check_split(split)
@@ -149,9 +150,10 @@ class Sprites(Task):
 
     def example(self, i: int, split: str) -> Example:
         """Every combination once, in an order of the seed's."""
-        order = list(range(self.size(split)))
-        self.generator(0, split).shuffle(order)
-        at, place = divmod(order[self.place(i, split)], len(self.places[split]))
+        if split not in self._order:
+            self._order[split] = list(range(self.size(split)))
+            self.generator(0, split).shuffle(self._order[split])
+        at, place = divmod(self._order[split][self.place(i, split)], len(self.places[split]))
         shape, texture = divmod(at, len(self.textures))
         words = self.shapes[shape] + self.textures[texture] + self.places[split][place]
         return Example(self.prompt(words), draw(words), {"shape": words[0], "texture": words[1]})
