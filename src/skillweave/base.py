@@ -34,6 +34,7 @@ from .slots import (
     listen,
     name_in,
     samples_at_hand,
+    stack_of,
 )
 
 __all__ = [
@@ -72,6 +73,11 @@ class Base:
         self.linears: dict[str, SkillLinear | SkillConv1D] = attach(model, self.head_layer)
         self.head_slot, self.table_slot = name_in(model, self.head_layer), name_in(model, self.table_layer)
         listen(self.table_layer, self.table_slot)
+
+    @property
+    def stack(self) -> nn.ModuleList:
+        """Its transformer layers, in their order. Raises BadBase."""
+        return stack_of(self.model, self.name)
 
     def layer_of(self, slot: str) -> int:
         """The number of the transformer layer that holds the linear layer `slot` (0 for one outside the layers)."""

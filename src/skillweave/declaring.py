@@ -22,7 +22,7 @@ from .skill import Skill, check_name
 from .task import Example, Task
 from .tasks import load_data, load_task
 from .tasks.primitives import Mixture
-from .verbs import _base_of, _training, check, weights_of
+from .verbs import base_of, check, training, weights_of
 
 if TYPE_CHECKING:
     from .base import Base
@@ -137,20 +137,21 @@ def declare(
         raise BadOption(f"rank is {fitter.rank}, but a new skill needs at least 1.")
     names = plan.names(save) if save is not None else None
     from .compose.declared import average, check_sets, shares
+    from .learn.loop import Run
 
     check_sets(plan.tasks, dict.fromkeys([*plan.skills, *plan.new]))
     sources = {task: load_data(Path(task), seed) if is_file(task) else load_task(task, seed) for task in plan.tasks}
-    examples = {task: _training(source, shots or fitter.steps * fitter.batch) for task, source in sources.items()}
+    examples = {task: training(source, shots or fitter.steps * fitter.batch) for task, source in sources.items()}
     shelf = Library(Path(library), create=set(plan.skills) <= set(plan.new))
     if taken := [name for name in (names.all if names else ()) if name in shelf and not replace]:
         raise LibraryError(f"`{taken[0]}` is already in {library}.", "choose another name, or --replace it")
     members = _members(plan, shelf)
-    model = _base_of(list(members.values()), None if members else plan.base)
+    model = base_of(list(members.values()), None if members else plan.base)
     work = _Work(plan, fitter, model, members, sources, examples, seed)
     experts, state = work.begin(), shelf.path / ".work" / f"{work.key[:32]}.safetensors"
     say(f"{', '.join(plan.tasks)} learn together with {', '.join(experts)} on {work.model.name}")
     with progress(fitter.steps, "compose declared") as tick:
-        learned, log = fitter.joint(work.model, experts, plan.tasks, work.examples, seed, state, work.key, tick)
+        learned, log = fitter.joint(work.model, experts, plan.tasks, work.examples, seed, Run(state, work.key, tick))
     exact = {task: check(average(work.model, names).use(work.model, learned), work.sources[task])
              for task, names in plan.tasks.items()}  # fmt: skip
     if save is not None:

@@ -139,7 +139,7 @@ class LowRank:
             if f.bias is not None or f.lookup:
                 what = "a table of embeddings" if f.lookup else "a bias"
                 raise BadOption(
-                    f"an adapter with {what} (`{slot}`) cannot be thinned out: that is defined for linear layers alone.",
+                    f"an adapter with {what} (`{slot}`) cannot be thinned out or learn on: that is for linear layers alone.",
                     "merge it with --method sum",
                 )
 
@@ -182,6 +182,11 @@ class LowRank:
         """Every factor by name (`layer.a`, `layer.b`)."""
         return {f"{slot}.{side}": tensor for slot, f in self.factors.items() for side, tensor in f.tensors.items()}
 
+    def learner(self) -> "LowRank":
+        """A copy in fp32 whose factors can learn. Raises BadOption for what is more than factors of linear layers."""
+        self.check_factors()
+        return LowRank({slot: replace(f, a=_learner(f.a), b=_learner(f.b)) for slot, f in self.factors.items()})
+
     def detach(self) -> "LowRank":
         full = {slot: replace(f, values=f.values.detach()) for slot, f in self.full.items()}
         return LowRank({slot: _detached(f) for slot, f in self.factors.items()}, self.replaced, full)
@@ -197,6 +202,10 @@ class LowRank:
             b = torch.zeros(linear.out_features, rank)
             factors[slot] = Factors(a.requires_grad_(), b.requires_grad_(), scale)
         return LowRank(factors)
+
+
+def _learner(tensor: Tensor) -> Tensor:
+    return tensor.detach().float().clone().requires_grad_()
 
 
 def _detached(f: Factors) -> Factors:

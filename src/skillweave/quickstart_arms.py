@@ -15,11 +15,11 @@ from .compose.scales import Scales, ScalesWithLora
 from .composition import Active, Composition
 from .curriculum.mixing import mixture
 from .curriculum.recombine import recombine
-from .delta import Factors, LowRank, weighted_sum
+from .delta import LowRank, weighted_sum
 from .errors import LibraryError
 from .files import sha256_json
 from .learn.batches import Batches
-from .learn.loop import Group, Log, Plan, Tick, train
+from .learn.loop import Group, Log, Plan, Run, Tick, train
 from .learn.loss import bank_loss, mean_loss
 from .learn.sft import SFT
 from .library import Library
@@ -107,10 +107,10 @@ class Setting:
         what = [__version__, asdict(self.effort), vars(ScalesWithLora()), self.seed, tasks]
         return Path(self.library) / ".work" / f"quickstart-{sha256_json(what)[:16]}"
 
-    def state(self, *what: object) -> tuple[Path, str]:
-        """File and key of a training run that can be resumed."""
+    def run(self, tick: Tick, *what: object) -> Run:
+        """A training run of `what` that can be resumed."""
         key = sha256_json([str(part) for part in (self.work.name, self.base.digest, *what)])
-        return Path(self.library) / ".work" / f"{key[:32]}.safetensors", key
+        return Run(Path(self.library) / ".work" / f"{key[:32]}.safetensors", key, tick)
 
 
 @cache
@@ -137,12 +137,12 @@ def teach(at: Setting, name: str, tick: Tick) -> dict[str, Any]:
                 f"`{name}` in {at.library} was learned in another way.", "run the quickstart with another --library"
             )
         return {"seconds": made["cost"]["cpu_seconds"]}
-    state, key = at.state(method, name)
-    skill, log = method.fit(base, at.pool(name), at.seed, state, key, tick)
+    course = at.run(tick, method, name)
+    skill, log = method.fit(base, at.pool(name), at.seed, course)
     made = Composition.of(skill, base)
     facts = facts_of(base, "sft", method, task, at.pool(name), at.seed, log, check(made.use(base, {}), task, CHECKED))
     save_skill(at.shelf, name, made, base, task, at.pool(name), facts, task.description)
-    forget(state)
+    forget(course.state)
     return {"seconds": log.cpu_seconds}
 
 
@@ -157,8 +157,8 @@ def weave(at: Setting, method: Scales, save: bool, tick: Tick) -> dict[str, Any]
             raise LibraryError(
                 f"`{TARGET}` in {at.library} was made in another way.", "run the quickstart with another --library"
             )
-    state, key = at.state(method, [member.digest for member in members])
-    woven, log = method.fit(base, weights, at.invoices, at.seed, carried_by(members), state, key, tick)
+    course = at.run(tick, method, [member.digest for member in members])
+    woven, log = method.fit(base, weights, at.invoices, at.seed, carried_by(members), course)
     tested = test(at, woven.merged(base, weights), log.cpu_seconds)
     if save and TARGET not in at.shelf:
         task = at.task(TARGET)
@@ -166,7 +166,7 @@ def weave(at: Setting, method: Scales, save: bool, tick: Tick) -> dict[str, Any]
         save_composition(at.shelf, TARGET, woven, members, weights, base, task, at.invoices, facts)
         reached = wilson(sum(tested["exact"]), len(tested["exact"]))
         at.shelf.record(TARGET, [{"task": TARGET, "split": "test", "metric": "exact", "seed": at.seed} | vars(reached)])
-    forget(state)
+    forget(course.state)
     return tested | {"alpha": woven.strengths.mean(1).tolist()}
 
 
@@ -221,8 +221,7 @@ def single(at: Setting, tick: Tick) -> dict[str, Any]:
     """The one skill that fits the 24 invoices best before any step, trained on them."""
     losses = {name: mean_loss(SkillBank(at.base, {name: skill}), at.invoices) for name, skill in at.weights.items()}
     best = min(losses, key=losses.__getitem__)
-    start = {s: Factors(f.a.requires_grad_(), f.b.requires_grad_(), f.scale) for s, f in at.weights[best].factors.items()}
-    bank = _new(at, LowRank(start))
+    bank = _new(at, at.weights[best].learner())
     log = _teach(bank, at.effort.few, at.invoices, at.seed, tick)
     return test(at, bank.skills["new"].detach(), log.cpu_seconds) | {"chosen": {"skill": best}}
 
@@ -232,10 +231,10 @@ def joint(at: Setting, tick: Tick) -> dict[str, Any]:
     method, few = at.effort.joint, at.effort.few
     shares = [(at.pool(name), float(skill.steps * skill.batch)) for name, skill in at.effort.skills.items()]
     drawn = mixture([*shares, (at.invoices, float(few.steps * few.batch))], method.steps * method.batch, at.seed)
-    state, key = at.state(method, "joint")
-    skill, log = method.fit(at.base, drawn, at.seed, state, key, tick)
+    course = at.run(tick, method, "joint")
+    skill, log = method.fit(at.base, drawn, at.seed, course)
     tested = test(at, skill, log.cpu_seconds)
-    forget(state)
+    forget(course.state)
     return tested
 
 
@@ -273,4 +272,4 @@ def _new(at: Setting, start: LowRank | None = None) -> SkillBank:
 def _teach(bank: SkillBank, method: SFT, examples: Sequence[Example], seed: int, tick: Tick, stop: int | None = None) -> Log:
     """Train the LoRA of `bank` for `stop` steps of the course of `method`."""
     batches, group = Batches(bank.base, examples, method.batch, seed), Group(bank.skills["new"].tensors(), method.lr)
-    return train(lambda batch: bank_loss(bank, batch), [group], batches.at, Plan(method.steps, stop=stop), tick=tick)
+    return train(lambda batch: bank_loss(bank, batch), [group], batches.at, Plan(method.steps, stop=stop), Run(tick=tick))

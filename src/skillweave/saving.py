@@ -87,7 +87,7 @@ def save_composition(
     save_skill(shelf, name, woven, model, source, examples, facts, about, replace, weights)
 
 
-def forget(state: Path) -> None:
+def forget(state: Path | None) -> None:
     """Remove the state of a run that is done, and what a kill in the middle of saving it has left."""
-    for path in state.parent.glob(f"*{state.name}*"):
+    for path in [] if state is None else state.parent.glob(f"*{state.name}*"):
         path.unlink(missing_ok=True)

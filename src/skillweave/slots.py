@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .errors import BadBase
+
 Edit = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(input, weight, bias) -> output: what a skill puts in the place of `input @ weight.T + bias`.
 
@@ -136,3 +138,12 @@ def listen(embeddings: nn.Module, slot: str) -> None:
         return rows if edit is None else edit(tokens[0], rows, getattr(module, "embed_scale", 1.0))
 
     embeddings.register_forward_hook(say)
+
+
+def stack_of(model: Any, name: str) -> nn.ModuleList:
+    """The transformer layers of the model `name`, in their order. Raises BadBase."""
+    count = model.config.get_text_config().num_hidden_layers
+    found = [part for part in model.base_model.children() if isinstance(part, nn.ModuleList) and len(part) == count]
+    if len(found) != 1:
+        raise BadBase(f"`{name}` does not keep its {count} layers in one list.", "choose a model such as Gemma or Llama")
+    return found[0]

@@ -49,23 +49,24 @@ def learn(
 
     An interrupted run goes on where it was when the same call is made again.
     """
+    from .composition import Composition
+    from .delta import LowRank
+    from .learn.loop import Run
+
     check_name(name)
     _check_description(description)
     source = _source(task, data, seed)
     fitter = method_of("learn", method, options)
-    examples = _training(source, fitter.steps * fitter.batch)
+    examples = training(source, fitter.steps * fitter.batch)
     shelf = Library(Path(library), create=True)
     if name in shelf and not replace:
         raise LibraryError(f"`{name}` is already in {library}.", "choose another name, or --replace it")
     model = _load(base)
     key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed])
-    from .composition import Composition
-    from .delta import LowRank
-
     say(f"learning `{name}` from {len(examples):,} examples of {source.name} on {model.name} in {kind(model)}")
     state = shelf.path / ".work" / f"{key[:32]}.safetensors"
     with progress(fitter.steps, f"learn {name}") as tick:
-        skill, log = fitter.fit(model, examples, seed, state, key, tick)
+        skill, log = fitter.fit(model, examples, seed, Run(state, key, tick))
     made = Composition.of(skill, model) if isinstance(skill, LowRank) else skill
     exact = check(made.use(model, {}), source)
     facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
@@ -93,6 +94,8 @@ def compose(
     replace: bool = False,
 ) -> Composed:
     """Make `skills` work together on a task, from `shots` of its training examples (all of a bounded task, else 24)."""
+    from .learn.loop import Run
+
     shelf = Library(Path(library))
     _check_description(description)
     if save is not None:
@@ -123,7 +126,7 @@ def compose(
     steps = getattr(fitter, "steps", 0)
     say(f"composing {', '.join(skills)} by {method} from {len(examples)} examples of {source.name}")
     with progress(steps, f"compose {save or '+'.join(skills)}") as tick:
-        woven, log = fitter.fit(model, weights, examples, seed, carried_by(members), state, key, tick, **other)
+        woven, log = fitter.fit(model, weights, examples, seed, carried_by(members), Run(state, key, tick), **other)
     exact = check(woven.use(model, weights), source)
     if save is not None:
         facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
@@ -168,7 +171,7 @@ def measure(
     if n < 1:
         raise BadOption(f"n is {n}, but has to be at least 1.")
     examples = _unseen(_some(source, split, n), members)
-    model = _base_of(members, base)
+    model = base_of(members, base)
     uses = {name: active(model, group) for name, group in parts.items()}
     prompts = source.take(shots, "train") if shots else []
     rows, first = [], None
@@ -197,7 +200,7 @@ def run(skill: str, texts: Sequence[str], *, library: Path | str, max_new_tokens
         raise BadOption(f"max-new-tokens is {max_new_tokens}, but has to be at least 1.")
     one = Library(Path(library)).get(skill)
     prompts = [one.template.replace("{input}", text) for text in texts]
-    said = active(_base_of([one]), [one]).generate(prompts, max_new_tokens)
+    said = active(base_of([one]), [one]).generate(prompts, max_new_tokens)
     return Answers(skill, tuple(answer.strip() for answer in said))
 
 
@@ -285,12 +288,12 @@ def _load(name: str) -> "Base":
 def _bases_of(fitter: Any, members: Sequence[Skill]) -> tuple["Base", dict[str, "Base"]]:
     """The base that answers and, for a method that joins two, the other one under the name by which `fit` takes it."""
     if not getattr(fitter, "two_bases", False):
-        return _base_of(members), {}
+        return base_of(members), {}
     own, theirs = ([m for m in members if m.name in side] for side in fitter.sides([m.name for m in members]))
-    return _base_of(own, fitter.anchor or None), {"augment": _base_of(theirs, fitter.augment or None)}
+    return base_of(own, fitter.anchor or None), {"augment": base_of(theirs, fitter.augment or None)}
 
 
-def _base_of(members: Sequence[Skill], base: str | None = None) -> "Base":
+def base_of(members: Sequence[Skill], base: str | None = None) -> "Base":
     """The base that all of `members` were learned on (or `base`). Raises BaseMismatch."""
     made_on = {m.name: m.provenance.get("base") or {} for m in members}
     for name, origin in made_on.items():
@@ -311,7 +314,7 @@ def _base_of(members: Sequence[Skill], base: str | None = None) -> "Base":
     return model
 
 
-def _training(source: Task, count: int) -> list[Example]:
+def training(source: Task, count: int) -> list[Example]:
     """Up to `count` training examples; a bounded source gives all that it has when that is fewer."""
     size = source.size("train")
     if size == 0:

@@ -11,7 +11,7 @@ from skillweave.base import TinyBase
 from skillweave.compose import bridge
 from skillweave.compose.bridge import Bridge, Bridged
 from skillweave.errors import BadOption, BadSkill, BaseMismatch
-from skillweave.learn.loop import Plan
+from skillweave.learn.loop import Plan, Run
 from skillweave.task import Example
 
 EXAMPLES = [Example(f"{c}{c}\n", c.upper() * 3) for c in "abcdefgh"]
@@ -81,9 +81,9 @@ def test_a_run_that_was_stopped_goes_on(pair, skills, tmp_path, monkeypatch):
     whole, _ = fit(pair, skills)
     real = Plan
     monkeypatch.setattr(bridge, "Plan", lambda steps: real(steps, stop=3))
-    fit(pair, skills, state=tmp_path / "s", key="k")
+    fit(pair, skills, run=Run(tmp_path / "s", "k"))
     monkeypatch.setattr(bridge, "Plan", real)
-    again, log = fit(pair, skills, state=tmp_path / "s", key="k")
+    again, log = fit(pair, skills, run=Run(tmp_path / "s", "k"))
     assert all(torch.equal(tensor, whole.tensors()[name]) for name, tensor in again.tensors().items()) and len(log.loss) == 6
 
 

@@ -35,7 +35,7 @@ def test_skills_of_two_bases_become_one(cli, two, tmp_path):
     assert skill.provenance["base"]["name"] == "tiny-32" and skill.kind == "composition"
     assert [parent["name"] for parent in skill.provenance["parents"]] == ["sums", "keys"]
     assert Library(tmp_path / "library").verify() == []
-    use = verbs.active(verbs._base_of([skill]), [skill])
+    use = verbs.active(verbs.base_of([skill]), [skill])
     assert use.base.name == "tiny-32 bridged to tiny-48" and use.bank.names == ("sums",)
     assert use.base.augment.names == ("keys",)
     assert cli("run", "both", "ab+cd", *two).code == 0
@@ -61,7 +61,7 @@ def test_one_side_may_be_bare(cli, two, tmp_path, option, anchor, augment, own, 
     said = cli("compose", "sums", "words", *BRIDGE, "--set", option, "--save", "both", *two)
     assert said.code == 0, said.err
     skill = Library(tmp_path / "library").get("both")
-    use = verbs.active(verbs._base_of([skill]), [skill])
+    use = verbs.active(verbs.base_of([skill]), [skill])
     assert (use.base.anchor.name, use.base.augment.base.name) == (anchor, augment)
     assert (use.bank.names, use.base.augment.names) == (own, theirs)
     assert cli("run", "both", "ab+cd", *two).code == 0

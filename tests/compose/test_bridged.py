@@ -1,5 +1,6 @@
 """A base made of two: untouched at the start, causal, blind to padding, the same with a cache, and gone afterwards."""
 
+import copy
 from dataclasses import replace
 from threading import Thread
 
@@ -8,7 +9,7 @@ import torch
 
 from skillweave.bank import SkillBank
 from skillweave.base import Base, TinyBase, load_base, save_base
-from skillweave.compose.bridged import BridgedBase, Weights, check_tokens, crossings, hooked, layers_of, look_back
+from skillweave.compose.bridged import BridgedBase, Weights, check_tokens, crossings, hooked, look_back
 from skillweave.errors import BadBase, BadOption, BaseMismatch
 from skillweave.task import Example
 
@@ -148,11 +149,11 @@ def test_nothing_stays_behind_after_an_exception(pair):
         raise RuntimeError("stop")
 
     for model, last in ((anchor, 4), (augment, 3)):
-        handle = layers_of(model)[last - 1].register_forward_pre_hook(fail)
+        handle = model.stack[last - 1].register_forward_pre_hook(fail)
         with pytest.raises(RuntimeError, match="stop"):
             hidden(both, [LONG])
         handle.remove()
-        assert not any(layer._forward_hooks for base in pair for layer in layers_of(base))
+        assert not any(layer._forward_hooks for base in pair for layer in base.stack)
     assert torch.equal(hidden(anchor, [LONG]), before[0]) and torch.equal(hidden(augment, [LONG]), before[1])
 
 
@@ -239,13 +240,13 @@ def test_a_tokenizer_read_from_a_folder_is_the_same(tmp_path, monkeypatch):
 
 def test_a_model_without_a_list_of_layers_is_refused(tiny):
     odd = Base("odd", "0", tiny.model, tiny.tokenizer)
-    odd.layers = 7
-    with pytest.raises(BadBase, match="the layers of `odd` are not found"):
-        layers_of(odd)
+    odd.model = copy.deepcopy(tiny.model)
+    odd.model.config.num_hidden_layers = 7
+    with pytest.raises(BadBase, match="`odd` does not keep its 7 layers in one list"):
+        _ = odd.stack
 
 
 def test_a_bf16_anchor_stays_in_bf16(pair):
-    import copy
 
     anchor = Base("bf16", "0", copy.deepcopy(pair[0].model).to(torch.bfloat16), pair[0].tokenizer)
     both = bridged(anchor, pair[1])

@@ -7,6 +7,7 @@ from skillweave.compose import context
 from skillweave.compose.context import CAP, Context, InputGate, asked_in, read, tokens_of
 from skillweave.errors import BadData, BadOption
 from skillweave.learn.batches import Batches
+from skillweave.learn.loop import Run
 from skillweave.task import Example
 
 
@@ -109,8 +110,8 @@ def test_an_interrupted_gate_gives_the_same_bits(world, tmp_path):
     method = Context(steps=6, batch=4)
     whole, log = method.fit(*world, 0)
     with pytest.raises(KeyboardInterrupt):
-        method.fit(*world, 0, {}, tmp_path / "state", "key", tick)
-    again, resumed = method.fit(*world, 0, {}, tmp_path / "state", "key")
+        method.fit(*world, 0, {}, Run(tmp_path / "state", "key", tick))
+    again, resumed = method.fit(*world, 0, {}, Run(tmp_path / "state", "key"))
     assert torch.equal(whole.gate.outer, again.gate.outer) and log.loss == resumed.loss
 
 

@@ -12,6 +12,7 @@ from skillweave.compose.sum import Sum
 from skillweave.delta import LowRank
 from skillweave.errors import BadOption, NotFound
 from skillweave.learn.batches import Batches
+from skillweave.learn.loop import Run
 from skillweave.learn.loss import bank_loss, mean_loss
 from skillweave.task import Example
 
@@ -171,6 +172,6 @@ def test_an_interrupted_run_gives_the_same_bits(tmp_path):
     method = Declared(steps=6, batch=4)
     whole, log = method.joint(base, experts, SETS, ROWS, 0)
     with pytest.raises(KeyboardInterrupt):
-        method.joint(base, experts, SETS, ROWS, 0, tmp_path / "state", "key", tick)
-    again, resumed = method.joint(base, experts, SETS, ROWS, 0, tmp_path / "state", "key")
+        method.joint(base, experts, SETS, ROWS, 0, Run(tmp_path / "state", "key", tick))
+    again, resumed = method.joint(base, experts, SETS, ROWS, 0, Run(tmp_path / "state", "key"))
     assert all(same(again[name], copies(whole)[name]) for name in whole) and log.loss == resumed.loss

@@ -12,7 +12,7 @@ from skillweave.compose import factors
 from skillweave.compose.factors import JoinFactors, join
 from skillweave.delta import Factors, LowRank
 from skillweave.errors import BadOption
-from skillweave.learn.loop import Plan
+from skillweave.learn.loop import Plan, Run
 from skillweave.learn.loss import mean_loss
 from skillweave.learn.plp import PLP, assembled, taken_apart
 from skillweave.peft_format import load_adapter
@@ -155,8 +155,8 @@ def test_an_interrupted_second_stage_gives_the_same_bits(loud, pair, tmp_path, m
     whole, log = method.fit(loud(), pair, BOTH, 0, {"one": ONE})
     monkeypatch.setattr(factors, "Plan", partial(Plan, save_every=0.0))
     with pytest.raises(KeyboardInterrupt):
-        method.fit(loud(), pair, BOTH, 0, {"one": ONE}, tmp_path / "state", "key", tick)
-    again, resumed = method.fit(loud(), pair, BOTH, 0, {"one": ONE}, tmp_path / "state", "key", tick)
+        method.fit(loud(), pair, BOTH, 0, {"one": ONE}, Run(tmp_path / "state", "key", tick))
+    again, resumed = method.fit(loud(), pair, BOTH, 0, {"one": ONE}, Run(tmp_path / "state", "key", tick))
     assert ticks[9] >= 8 and log.loss == resumed.loss and equal(whole.new, again.new)
 
 

@@ -141,6 +141,7 @@ def test_an_interrupted_mask_goes_on_bit_for_bit(world, tmp_path, monkeypatch, s
     base, skill = world
     monkeypatch.setattr(module, "Plan", lambda steps, **options: real(steps, save_every=0.0, **options))
     from skillweave.learn.loop import Plan as real
+    from skillweave.learn.loop import Run
 
     def tick(steps, note):
         tick.steps = getattr(tick, "steps", 0) + steps
@@ -149,8 +150,8 @@ def test_an_interrupted_mask_goes_on_bit_for_bit(world, tmp_path, monkeypatch, s
 
     _, whole, log = learn(base, skill, 0.05, steps=6)
     with pytest.raises(KeyboardInterrupt):
-        learn(base, skill, 0.05, steps=6, state=tmp_path / "state", key="k", tick=tick)
-    _, again, resumed = learn(base, skill, 0.05, steps=6, state=tmp_path / "state", key="k")
+        learn(base, skill, 0.05, steps=6, run=Run(tmp_path / "state", "k", tick))
+    _, again, resumed = learn(base, skill, 0.05, steps=6, run=Run(tmp_path / "state", "k"))
     assert resumed.loss == log.loss
     assert all(torch.equal(whole[slot], again[slot]) for slot in whole)
 
@@ -229,3 +230,20 @@ def test_it_goes_through_the_command_line(cli, tmp_path):
     assert exported.code == 1 and "PEFT's format" in exported.err
     shown = cli("inspect", "one-graft", "two-graft", "one", *library)
     assert shown.code == 0 and "sparse" in shown.out
+
+
+def test_every_step_is_looked_at_after_it_was_taken(world, monkeypatch):
+    """The last step counts like all others: the masks that are looked at are those of the scores after each step."""
+    base, skill = world
+    seen, looked = [], module.rounded
+
+    def look(scores, *rest):
+        seen.append(sum(map(torch.sum, scores.values())))
+        return looked(scores, *rest)
+
+    monkeypatch.setattr(module, "rounded", look)
+    learn(base, skill, 0.05, lr=1e7, steps=2)
+    count = entries(base, skill, 0.05)
+    draw = torch.Generator().manual_seed(0)
+    start = sum(torch.rand(mask.shape, generator=draw).sum() for mask in top(skill, count).values())
+    assert len(seen) == 2 and seen[0] != start and seen[1] != seen[0]

@@ -9,6 +9,7 @@ from skillweave.compose import lorahub
 from skillweave.compose.evolve import Evolution
 from skillweave.compose.lorahub import LoraHub, objective, whole
 from skillweave.errors import BadData, BadOption
+from skillweave.learn.loop import Run
 from skillweave.learn.loss import mean_loss
 from skillweave.task import Example
 
@@ -79,13 +80,13 @@ def test_an_interrupted_search_goes_on_where_it_was(world, tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        method.fit(base, skills, examples[:4], 0, {}, state, "key", tick)
-    again = method.fit(base, skills, examples[:4], 0, {}, state, "key")[0].alpha
+        method.fit(base, skills, examples[:4], 0, {}, Run(state, "key", tick))
+    again = method.fit(base, skills, examples[:4], 0, {}, Run(state, "key"))[0].alpha
     assert torch.equal(again, whole_alpha) and len(counted) == 5
-    method.fit(base, skills, examples[:4], 0, {}, state, "another key")
+    method.fit(base, skills, examples[:4], 0, {}, Run(state, "another key"))
     assert len(counted) == 10
     state.write_text("{")
-    method.fit(base, skills, examples[:4], 0, {}, state, "key")
+    method.fit(base, skills, examples[:4], 0, {}, Run(state, "key"))
     assert len(counted) == 15
 
 

@@ -12,7 +12,7 @@ from skillweave.compose.objective import Negate, Pseudo, Several, control_of
 from skillweave.compose.scales import Scales, ScalesWithLora
 from skillweave.errors import BadData, BadOption, NotFound
 from skillweave.learn.batches import Batches
-from skillweave.learn.loop import Plan
+from skillweave.learn.loop import Plan, Run
 from skillweave.learn.loss import mean_loss
 from skillweave.learn.sft import SFT
 from skillweave.task import Example
@@ -217,8 +217,8 @@ def test_an_interrupted_run_gives_the_same_bits(world, tmp_path, options):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(scales, "Plan", partial(Plan, save_every=-1.0))
-        how.fit(base, skills, SAY, 0, {"say": SAY, "cry": CRY}, tmp_path / "state", "key", tick)
-    again, resumed = how.fit(base, skills, SAY, 0, {"say": SAY, "cry": CRY}, tmp_path / "state", "key")
+        how.fit(base, skills, SAY, 0, {"say": SAY, "cry": CRY}, Run(tmp_path / "state", "key", tick))
+    again, resumed = how.fit(base, skills, SAY, 0, {"say": SAY, "cry": CRY}, Run(tmp_path / "state", "key"))
     assert torch.equal(whole.alpha.alpha, again.alpha.alpha) and log.loss == resumed.loss
     assert len(seen) == 5
 

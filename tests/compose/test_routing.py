@@ -8,6 +8,7 @@ from skillweave.compose.router import Router
 from skillweave.compose.routing import TopK, present
 from skillweave.delta import Factors, LowRank
 from skillweave.errors import BadData, BadOption
+from skillweave.learn.loop import Run
 from skillweave.task import Example
 
 
@@ -132,8 +133,8 @@ def test_an_interrupted_router_gives_the_same_bits(base, skills, examples, tmp_p
     method = Router(steps=4, batch=4)
     whole, log = method.fit(base, skills, examples, 0)
     with pytest.raises(KeyboardInterrupt):
-        method.fit(base, skills, examples, 0, {}, tmp_path / "state", "key", tick)
-    again, resumed = method.fit(base, skills, examples, 0, {}, tmp_path / "state", "key")
+        method.fit(base, skills, examples, 0, {}, Run(tmp_path / "state", "key", tick))
+    again, resumed = method.fit(base, skills, examples, 0, {}, Run(tmp_path / "state", "key"))
     assert log.loss == resumed.loss
     assert all(torch.equal(row, again.router.rows[slot]) for slot, row in whole.router.rows.items())
 

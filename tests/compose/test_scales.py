@@ -10,6 +10,7 @@ from skillweave.compose.scales import Scales, ScalesWithLora
 from skillweave.compose.sum import Sum
 from skillweave.errors import BadOption
 from skillweave.learn.batches import Batches
+from skillweave.learn.loop import Run
 from skillweave.learn.loss import mean_loss
 from skillweave.task import Example
 
@@ -139,6 +140,6 @@ def test_an_interrupted_composition_gives_the_same_bits(world, tmp_path):
     method = ScalesWithLora(steps=6, batch=4)
     whole, log = method.fit(*world, 0)
     with pytest.raises(KeyboardInterrupt):
-        method.fit(*world, 0, {}, tmp_path / "state", "key", tick)
-    again, resumed = method.fit(*world, 0, {}, tmp_path / "state", "key")
+        method.fit(*world, 0, {}, Run(tmp_path / "state", "key", tick))
+    again, resumed = method.fit(*world, 0, {}, Run(tmp_path / "state", "key"))
     assert torch.equal(whole.alpha, again.alpha) and log.loss == resumed.loss

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from skillweave.base import Base, CharTokenizer, load_base, save_base
+from skillweave.delta_format import DELTA as FILE
 from skillweave.errors import BadBase, BadOption, BadSkill, BaseMismatch
 from skillweave.files import sha256_file
-from skillweave.learn.depth import FILE, Deeper, expand, layers_of, new_weights, nothing, places
+from skillweave.learn.depth import Deeper, expand, new_weights, nothing, places
 
 SMALL = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "head_dim": 16}
 TOKENS = torch.randint(3, 99, (2, 14), generator=torch.Generator().manual_seed(0))
@@ -53,7 +54,7 @@ KINDS = [llama, gemma, gpt2]
 def test_a_silent_copy_changes_no_bit(loud, kind):
     base = kind(loud)
     deeper = expand(base, LAYERS)
-    assert deeper.layers == base.layers + 2 == len(layers_of(deeper)) and deeper.digest != base.digest
+    assert deeper.layers == base.layers + 2 == len(deeper.stack) and deeper.digest != base.digest
     hidden = base.hidden(TOKENS)
     assert torch.equal(deeper.hidden(TOKENS), hidden) and hidden.std() > 0.1
     assert torch.equal(deeper.logits(deeper.hidden(TOKENS)[0]), base.logits(hidden[0]))
@@ -100,15 +101,15 @@ def test_copies_stand_behind_their_layer_and_keep_its_kind(loud):
     deeper = expand(base, (2, 1))
     assert places((2, 1)) == [2, 4]
     assert deeper.model.config.layer_types == [base.model.config.layer_types[i] for i in (0, 1, 1, 2, 2, 3)]
-    stack = layers_of(deeper)
+    stack = deeper.stack
     assert [layer.self_attn.layer_idx for layer in stack] == [layer.layer_idx for layer in stack] == list(range(6))
     assert [layer.self_attn.is_sliding for layer in stack] == [kind[0] == "s" for kind in deeper.model.config.layer_types]
     for place, layer in zip((2, 4), (1, 2), strict=True):
-        mine, theirs = (dict(layers_of(b)[n].named_parameters()) for b, n in ((deeper, place), (base, layer)))
+        mine, theirs = (dict(b.stack[n].named_parameters()) for b, n in ((deeper, place), (base, layer)))
         silent = {name for name in mine if not torch.equal(mine[name], theirs[name])}
         assert silent == {"post_attention_layernorm.weight", "post_feedforward_layernorm.weight"}
         assert all((mine[name] == -1).all() for name in silent)  # Gemma's norms multiply by 1 + weight
-    assert len(layers_of(base)) == base.model.config.num_hidden_layers == 4 and len(base.model.config.layer_types) == 4
+    assert len(base.stack) == base.model.config.num_hidden_layers == 4 and len(base.model.config.layer_types) == 4
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_copies_stand_behind_their_layer_and_keep_its_kind(loud):
 )  # fmt: skip
 def test_branches_that_end_in_a_matrix_are_silenced_there(loud, kind, ends):
     base = kind(loud)
-    mine, theirs = (dict(layers_of(b)[n].named_parameters()) for b, n in ((expand(base, (1,)), 2), (base, 1)))
+    mine, theirs = (dict(b.stack[n].named_parameters()) for b, n in ((expand(base, (1,)), 2), (base, 1)))
     silent = {name for name in mine if not torch.equal(mine[name], theirs[name])}
     assert silent == ends and not any(mine[name].any() for name in silent)
 
@@ -136,11 +137,11 @@ def test_a_small_move_of_a_silent_copy_is_a_small_change(loud, kind):
 
 
 def test_where_a_module_says_nothing(loud):
-    layer = layers_of(gemma(loud))[0]
+    layer = gemma(loud).stack[0]
     assert (
         nothing(layer.post_attention_layernorm) == nothing(layer.self_attn.q_norm) == -1 and nothing(layer.mlp.down_proj) == 0
     )
-    assert nothing(layers_of(loud())[0].input_layernorm) == 0 == nothing(torch.nn.LayerNorm(3))
+    assert nothing(loud().stack[0].input_layernorm) == 0 == nothing(torch.nn.LayerNorm(3))
 
 
 def test_frozen_weights_are_shared_in_memory(loud):

@@ -10,9 +10,8 @@ from skillweave import verbs
 from skillweave.base import load_base
 from skillweave.errors import BadOption, NotFound
 from skillweave.learn import expand as module
-from skillweave.learn.depth import layers_of
 from skillweave.learn.expand import Expand, choose, multiples
-from skillweave.learn.loop import Plan
+from skillweave.learn.loop import Plan, Run
 from skillweave.learn.probe import Probe, unit_importance
 from skillweave.library import Library
 from skillweave.task import Example
@@ -68,8 +67,8 @@ def test_an_interrupted_run_gives_the_same_bits(loud, learned, tmp_path, monkeyp
     ticks = []
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            QUICK.fit(loud(), FOUR, 0, tmp_path / "state", "key", tick)
-    skill, log = QUICK.fit(loud(), FOUR, 0, tmp_path / "state", "key", tick)
+            QUICK.fit(loud(), FOUR, 0, Run(tmp_path / "state", "key", tick))
+    skill, log = QUICK.fit(loud(), FOUR, 0, Run(tmp_path / "state", "key", tick))
     assert ticks[5] >= 4 and same(skill, learned[0]) and log.rates == learned[1].rates
 
 
@@ -161,5 +160,5 @@ def test_mistakes_are_answered_in_a_sentence(shelf, kind, sentence, options):
 
 def test_the_layers_that_learn_are_those_of_the_deeper_base(loud, learned):
     skill, _ = learned
-    stack = layers_of(skill.use(loud(), {}).base)
+    stack = skill.use(loud(), {}).base.stack
     assert len(stack) == 5 and all(name.startswith("model.layers.") for name in skill.weights)

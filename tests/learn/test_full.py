@@ -8,6 +8,7 @@ from skillweave.delta_full import Dense
 from skillweave.errors import BadOption
 from skillweave.learn import full
 from skillweave.learn.full import Full
+from skillweave.learn.loop import Run
 from skillweave.learn.loss import forced, mean_loss
 from skillweave.learn.pretrain import thawed
 from skillweave.task import Example
@@ -70,8 +71,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(loud, tmp_path):
 
     whole, _ = Full(steps=3).fit(loud(), EXAMPLES, 0)
     with pytest.raises(KeyboardInterrupt):
-        Full(steps=3).fit(loud(), EXAMPLES, 0, tmp_path / "state", "k", tick)
-    again, _ = Full(steps=3).fit(loud(), EXAMPLES, 0, tmp_path / "state", "k")
+        Full(steps=3).fit(loud(), EXAMPLES, 0, Run(tmp_path / "state", "k", tick))
+    again, _ = Full(steps=3).fit(loud(), EXAMPLES, 0, Run(tmp_path / "state", "k"))
     assert all(torch.equal(whole.dense(slot), again.dense(slot)) for slot in whole.slots)
 
 

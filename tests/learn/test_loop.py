@@ -8,7 +8,7 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from skillweave.errors import SkillweaveError
 from skillweave.learn.batches import Batch
-from skillweave.learn.loop import Group, Log, Plan, rate, train
+from skillweave.learn.loop import Group, Log, Plan, Run, rate, train
 
 PLAN = Plan(20, save_every=0.0)
 
@@ -28,7 +28,7 @@ def run(plan=PLAN, state=None, key="k", groups=None, batch=batch, tick=lambda n,
     groups = groups or start()
     (a,), (b,) = (group.tensors.values() for group in groups)
     log = train(
-        lambda x: (x.tokens.float() @ (a @ b).repeat(4, 1)[:, :2]).square().mean(), groups, batch, plan, state, key, tick,
+        lambda x: (x.tokens.float() @ (a @ b).repeat(4, 1)[:, :2]).square().mean(), groups, batch, plan, Run(state, key, tick),
         **({"rates": rates(groups)} if rates else {}),
     )  # fmt: skip
     return groups, log
@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_state(tmp_path, val
 
     groups = start()[:1]
     with pytest.raises(SkillweaveError, match=rf"the loss is {value} at step 5.*--lr"):
-        train(loss, groups, asked, PLAN, tmp_path / "state", "k")
+        train(loss, groups, asked, PLAN, Run(tmp_path / "state", "k"))
     saved = load_file(tmp_path / "state")
     assert torch.isfinite(saved["a"]).all() and torch.equal(saved["a"], groups[0].tensors["a"])
     with safe_open(tmp_path / "state", "pt") as file:

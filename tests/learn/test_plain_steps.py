@@ -5,7 +5,7 @@ import torch
 
 from skillweave.bank import SkillBank
 from skillweave.learn.batches import Batch
-from skillweave.learn.loop import Group, Plan, rate, train
+from skillweave.learn.loop import Group, Plan, Run, rate, train
 from skillweave.learn.loss import forced, mean_loss
 from skillweave.learn.sft import SFT
 from skillweave.task import Example
@@ -26,7 +26,7 @@ def start():
 
 def run(plan, weights, state=None, batch=batch, after=lambda: None, **more):
     groups = [Group({"weights": weights}, 1e-3), *([Group(more, 0.0)] if more else [])]
-    return train(lambda data: value(weights, data), groups, batch, plan, state, "k", after=after)
+    return train(lambda data: value(weights, data), groups, batch, plan, Run(state, "k"), after=after)
 
 
 @pytest.mark.parametrize("steady", [True, False])

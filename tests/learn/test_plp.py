@@ -10,7 +10,7 @@ from skillweave.bank import SkillBank
 from skillweave.delta import Factors, LowRank, Replacement
 from skillweave.errors import BadOption
 from skillweave.learn import plp
-from skillweave.learn.loop import Plan
+from skillweave.learn.loop import Plan, Run
 from skillweave.learn.loss import mean_loss
 from skillweave.learn.plp import PLP, SIDES, assembled, fresh, taken_apart
 from skillweave.peft_format import load_adapter, save_adapter
@@ -129,8 +129,8 @@ def test_an_interrupted_run_gives_the_same_bits(loud, tmp_path, monkeypatch, oth
     ticks = []
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            quick.fit(loud(), FOUR, 0, tmp_path / "state", "key", tick, others)
-    skill, again = quick.fit(loud(), FOUR, 0, tmp_path / "state", "key", tick, others)
+            quick.fit(loud(), FOUR, 0, Run(tmp_path / "state", "key", tick), others)
+    skill, again = quick.fit(loud(), FOUR, 0, Run(tmp_path / "state", "key", tick), others)
     assert ticks[5] >= 4 and log.loss == again.loss
     assert all(torch.equal(a, b) for a, b in zip(whole.tensors().values(), skill.tensors().values(), strict=True))
 

@@ -10,7 +10,7 @@ from skillweave.base import Base, TinyBase, edited, load_base
 from skillweave.errors import BadData, BadOption
 from skillweave.learn import pretrain as module
 from skillweave.learn.batches import Batches
-from skillweave.learn.loop import Plan
+from skillweave.learn.loop import Plan, Run
 from skillweave.learn.pretrain import but, groups_of, pretrain, sealed, text_loss, thawed, weights_digest
 from skillweave.task import Example
 
@@ -62,8 +62,8 @@ def test_an_interrupted_run_gives_the_same_bits(tiny, trained, tmp_path, monkeyp
     monkeypatch.setattr(module, "Plan", partial(Plan, save_every=0.0))
     ticks = []
     with pytest.raises(KeyboardInterrupt):
-        pretrain(tiny, FOUR, **QUICK, state=tmp_path / "state", key="key", tick=tick)
-    base, log = pretrain(tiny, FOUR, **QUICK, state=tmp_path / "state", key="key", tick=tick)
+        pretrain(tiny, FOUR, **QUICK, run=Run(tmp_path / "state", "key", tick))
+    base, log = pretrain(tiny, FOUR, **QUICK, run=Run(tmp_path / "state", "key", tick))
     assert ticks[7] >= 6 and base.digest == trained[0].digest and log.loss == trained[1].loss
 
 

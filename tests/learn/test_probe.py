@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from skillweave.errors import BadData, NotFound
-from skillweave.learn.depth import layers_of
-from skillweave.learn.probe import Probe, bypassed, layer_importance, probe_loss, unit_importance
+from skillweave.learn.loss import base_loss
+from skillweave.learn.probe import Probe, bypassed, layer_importance, unit_importance
 from skillweave.measure.text import documentation_of
 
 TEXTS = ["some words of a text", "and other ones, a few more", "x = 3"]
@@ -21,9 +21,9 @@ def probe(loud):
 def test_a_layer_that_is_left_out_is_one_without_weights(loud, probe):
     """Against the paper's code, which sets every weight of the layer to zero."""
     base = loud()
-    found = layer_importance(base, list(layers_of(base)), probe)
+    found = layer_importance(base, list(base.stack), probe)
     whole = probe.loss(base)
-    for layer, rise in zip(layers_of(base), found.tolist(), strict=True):
+    for layer, rise in zip(base.stack, found.tolist(), strict=True):
         kept = {name: weight.detach().clone() for name, weight in layer.named_parameters()}
         for weight in layer.parameters():
             weight.data.zero_()
@@ -36,7 +36,7 @@ def test_a_layer_that_is_left_out_is_one_without_weights(loud, probe):
 def test_a_bypass_ends_also_when_it_raises(loud, probe):
     base = loud()
     whole = probe.loss(base)
-    with pytest.raises(KeyError), bypassed(layers_of(base)[1]):
+    with pytest.raises(KeyError), bypassed(base.stack[1]):
         assert probe.loss(base) != whole
         raise KeyError
     assert probe.loss(base) == whole
@@ -56,11 +56,11 @@ def test_the_loss_is_a_mean_over_tokens(loud, probe):
 def test_unit_importance_is_what_a_unit_would_take_with_it(loud, probe):
     """One batch: the mean of |θ · slope|, the slope checked by a small move."""
     base = loud()
-    weight = layers_of(base)[1].mlp.down_proj.weight.requires_grad_()
+    weight = base.stack[1].mlp.down_proj.weight.requires_grad_()
     try:
-        (found,) = unit_importance(lambda batch: probe_loss(base, batch), {"w": weight}, probe)
+        (found,) = unit_importance(lambda batch: base_loss(base, batch), {"w": weight}, probe)
         assert found > 0 and weight.grad is None
-        slopes = torch.autograd.grad(probe_loss(base, probe.batches[0]), weight)[0]
+        slopes = torch.autograd.grad(base_loss(base, probe.batches[0]), weight)[0]
         assert found.item() == pytest.approx((weight * slopes).abs().mean().item(), rel=1e-5)
         at = tuple(int(i) for i in torch.unravel_index(slopes.abs().argmax(), slopes.shape))
         before = probe.loss(base)

@@ -8,7 +8,7 @@ import torch
 
 from skillweave.bank import SkillBank
 from skillweave.learn import loop, sft
-from skillweave.learn.loop import Plan
+from skillweave.learn.loop import Plan, Run
 from skillweave.learn.loss import mean_loss
 from skillweave.learn.sft import SFT
 from skillweave.task import Example
@@ -63,8 +63,8 @@ def test_an_interrupted_run_gives_the_same_bits(loud, learned, tmp_path, monkeyp
     ticks = []
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            QUICK.fit(loud(), FOUR, 0, tmp_path / "state", "key", tick)
-    skill, log = QUICK.fit(loud(), FOUR, 0, tmp_path / "state", "key", tick)
+            QUICK.fit(loud(), FOUR, 0, Run(tmp_path / "state", "key", tick))
+    skill, log = QUICK.fit(loud(), FOUR, 0, Run(tmp_path / "state", "key", tick))
     assert ticks[5] >= 4 and equal(skill, learned[0]) and log.loss == learned[1].loss
 
 

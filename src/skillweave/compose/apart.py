@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..bank import SkillBank
 from ..base import Base
 from ..composition import ABOUT, load_parts, read_about, save_parts, write_about
 from ..delta import LowRank
-from ..door import check_safetensors
 from ..errors import BadName, BadSkill
+from ..peft_format import read_tensors
 from ..skill import check_name
 
 TENSORS = "strengths.safetensors"
@@ -48,12 +47,12 @@ class Apart:
         return value
 
     def tensor(self, key: str, shape: Sequence[int]) -> Tensor:
-        """The tensor `key`, finite and of `shape`. Raises BadSkill."""
+        """The tensor `key`, of `shape`. Raises BadSkill."""
         found = self.tensors.get(key)
-        if found is None or found.shape != torch.Size(shape) or not bool(found.isfinite().all()):
-            state = "missing" if found is None else f"of shape {tuple(found.shape)}" if found.isfinite().all() else "not finite"
+        if found is None or found.shape != torch.Size(shape):
+            state = "missing" if found is None else f"of shape {tuple(found.shape)}"
             raise BadSkill(
-                f"`{key}` in {TENSORS} of `{self.name}` is {state}, but has to be finite and of shape {tuple(shape)}.",
+                f"`{key}` in {TENSORS} of `{self.name}` is {state}, but has to be of shape {tuple(shape)}.",
                 "restore it, or compose the skill again",
             )
         return found.float()
@@ -80,10 +79,5 @@ def load_apart(folder: Path, base: Base, name: str) -> Apart:
         known = []
     if not known or len(set(known)) < len(known):
         raise BadSkill(f"{ABOUT} of `{name}` does not name its skills.", "restore it, or compose the skill again")
-    path = folder / TENSORS
-    try:
-        check_safetensors(path)
-        tensors = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise BadSkill(f"{path} of `{name}` cannot be read.", "restore it, or compose the skill again") from error
+    tensors = read_tensors(folder / TENSORS, name, "file of strengths")
     return Apart(name, settings, SkillBank(base, load_parts(folder, known)), tensors)

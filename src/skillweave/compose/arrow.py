@@ -9,7 +9,6 @@ The paper takes 4 skills a token and PEFT 3; the default here is 2, which two sk
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from ..bank import SkillBank
 from ..base import Base
 from ..delta import Factors, LowRank
-from ..learn.loop import Log, Tick
+from ..learn.loop import Log, Run
 from ..task import Example
 from .merge import truncate
 from .routing import Routes, TopK, check_routed, mean_strengths, present
@@ -42,9 +41,7 @@ class Arrow:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Routes, Log]:
         """The router; `examples` serve the report alone."""
         bank, here = SkillBank(base, skills), present(skills)

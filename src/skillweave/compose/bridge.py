@@ -14,25 +14,24 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..bank import SkillBank
 from ..base import Base, load_base
 from ..composition import Active, load_parts, read_about, save_parts, write_about
 from ..delta import LowRank
-from ..door import check_safetensors
+from ..delta_format import DELTA
 from ..errors import BadOption, BadSkill, BaseMismatch
 from ..files import sha256_json
 from ..learn.batches import Batches
-from ..learn.loop import Group, Log, Plan, Tick, train
+from ..learn.loop import Group, Log, Plan, Run, train
 from ..learn.loss import bank_loss
+from ..peft_format import read_tensors
 from ..task import Example
 from .bridged import BridgedBase, Crossing, Weights, crossings
 
 KIND = "bridge"
-WEIGHTS = "delta.safetensors"
 AGAIN = "get the skill again, or compose it again"
 
 
@@ -66,7 +65,7 @@ class Bridged:
     def save(self, folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
         """The weights of the bridges, the skills of both sides, and which bases they belong to."""
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.tensors().items()}
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, folder / DELTA, metadata={"format": "pt"})
         sides: dict[str, Any] = {}
         for side, model, names in (("anchor", base, self.own), ("augment", self.augment, self.theirs)):
             save_parts(folder, model, {name: skills[name] for name in names})
@@ -87,7 +86,7 @@ class Bridged:
         anchor.check(name, "anchor", base)
         other = base if augment.digest == base.digest else _augmenting(augment.name)
         augment.check(name, "augmenting model", other)
-        made = _read(folder / WEIGHTS, name, places, heads, base, other)
+        made = _read(folder / DELTA, name, places, heads, base, other)
         return Bridged(tuple(own), tuple(theirs), other, made).use(base, {**own, **theirs})
 
 
@@ -134,9 +133,7 @@ class Bridge:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
         augment: Base | None = None,
     ) -> tuple[Bridged, Log]:
         """Learn bridges from `augment` (the same base, if none is given) into `base` on `examples`."""
@@ -150,8 +147,8 @@ class Bridge:
         batches = Batches(use.base, examples, self.batch, seed)
         assert use.bank is not None
         bank = use.bank
-        key = sha256_json([key, base.digest, other.digest])
-        log = train(lambda b: bank_loss(bank, b), [Group(learned, self.lr)], batches.at, Plan(self.steps), state, key, tick)
+        run = replace(run, key=sha256_json([run.key, base.digest, other.digest]))
+        log = train(lambda b: bank_loss(bank, b), [Group(learned, self.lr)], batches.at, Plan(self.steps), run)
         return replace(made, crossings=tuple(map(_frozen, fresh))), log
 
 
@@ -185,19 +182,15 @@ def _read(
     file: Path, name: str, places: Sequence[tuple[int, int]], heads: int, base: Base, other: Base
 ) -> tuple[Crossing, ...]:
     """The bridges in a file, if they are those of these models."""
-    try:
-        check_safetensors(file)
-        tensors = load_file(file)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise BadSkill(f"`{name}` has no weights of bridges that can be read: {file.name}.", AGAIN) from error
+    tensors = read_tensors(file, name, "file of bridges")
     width, augmenting = base.table.shape[1], other.table.shape[1]
     like = Weights.fresh(width, augmenting, torch.Generator().manual_seed(0)).tensors()
     wanted = {f"{k}.{part}": tensor.shape for k in range(len(places)) for part, tensor in like.items()}
     real = all(1 <= j <= base.layers and 1 <= i <= other.layers for j, i in places)
     if not places or not real or heads < 1 or width % heads or {k: t.shape for k, t in tensors.items()} != wanted:
         raise BadSkill(f"the bridges of `{name}` are not between {base.name} and {other.name}.", AGAIN)
-    if not all(t.dtype == torch.float32 and bool(t.isfinite().all()) for t in tensors.values()):
-        raise BadSkill(f"the bridges of `{name}` hold values that are not finite numbers of 32 bits.", AGAIN)
+    if any(t.dtype != torch.float32 for t in tensors.values()):
+        raise BadSkill(f"the bridges of `{name}` hold values that are not numbers of 32 bits.", AGAIN)
     return tuple(
         Crossing(j, i, heads, Weights(**{part: tensors[f"{k}.{part}"] for part in like})) for k, (j, i) in enumerate(places)
     )

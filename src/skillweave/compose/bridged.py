@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..bank import SkillBank
 from ..base import Base
 from ..characters import CharTokenizer
-from ..errors import BadBase, BadOption, BaseMismatch
+from ..errors import BadOption, BaseMismatch
 from ..files import sha256_json
 
 Seen = tuple[Float[Tensor, "batch head _ size"], Float[Tensor, "batch head _ size"]]
@@ -214,21 +214,13 @@ def look_back(new: int, total: int, mask: Tensor | None) -> Bool[Tensor, "some 1
     return (before & mask[:, None, None].bool()) | itself  # padding looks at itself: a softmax needs something to look at
 
 
-def layers_of(base: Base) -> nn.ModuleList:
-    """The transformer layers of a base, in order. Raises BadBase."""
-    for module in base.model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == base.layers:
-            return module
-    raise BadBase(f"the layers of `{base.name}` are not found.", "choose a base with a list of layers")
-
-
 @contextmanager
 def hooked(base: Base, hooks: Mapping[int, Callable[[Tensor], Tensor | None]]) -> Iterator[None]:
     """Inside the block, hooks see the hidden states after so many layers of `base`, and may put others in their place.
 
     They are for this thread alone, and gone when the block ends or raises.
     """
-    layers, thread = layers_of(base), get_ident()
+    layers, thread = base.stack, get_ident()
 
     def call(hook: Callable, module: nn.Module, given: Any, output: Any) -> Any:
         if get_ident() != thread:

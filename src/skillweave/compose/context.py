@@ -28,7 +28,7 @@ from ..curriculum.mixing import with_replay
 from ..delta import LowRank
 from ..errors import BadOption
 from ..learn.batches import Batch, Batches
-from ..learn.loop import Group, Log, Plan, Tick, train
+from ..learn.loop import Group, Log, Plan, Run, train
 from ..learn.loss import bank_loss
 from ..strength import PerSample
 from ..task import Example
@@ -151,9 +151,7 @@ class Context:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Gated, Log]:
         """Learn the gate on `examples`; `carried` are the examples that each skill brings along."""
         if self.hidden > CAP:
@@ -172,7 +170,7 @@ class Context:
             asked = torch.stack([seen[prompt] for prompt in asked_in(batch)])
             return bank_loss(bank, batch, PerSample(gate.alpha(asked)))
 
-        log = train(loss, [Group(gate.learnable(), self.lr)], batches.at, Plan(self.steps), state, key, tick)
+        log = train(loss, [Group(gate.learnable(), self.lr)], batches.at, Plan(self.steps), run)
         gate = InputGate(**gate.tensors())
         mean = gate.alpha(read(base, [tokens_of(base, example.prompt) for example in examples])).mean(0)
         return Gated(tuple(skills), mean[:, None].repeat(1, base.layers), gate), log

@@ -13,20 +13,18 @@ of the examples, and a step holds examples of several tasks, each computed with 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
 
 from ..bank import SkillBank
 from ..base import Base
 from ..composition import Composition
 from ..curriculum.mixing import mixture
-from ..delta import Factors, LowRank
+from ..delta import LowRank
 from ..errors import BadOption, NotFound
 from ..learn.batches import Batch, Batches
-from ..learn.loop import Group, Log, Plan, Tick, train
+from ..learn.loop import Group, Log, Plan, Run, train
 from ..learn.loss import bank_loss
 from ..strength import Choice
 from ..task import Example
@@ -59,14 +57,12 @@ class Declared:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Composition, Log]:
         """The mean of `skills`, as they are or after they have learned on from `examples`; `skills` themselves stay."""
         if not self.steps:
             return average(base, tuple(skills)), Log()
-        learned, log = self.joint(base, skills, {"": tuple(skills)}, {"": examples}, seed, state, key, tick)
+        learned, log = self.joint(base, skills, {"": tuple(skills)}, {"": examples}, seed, run)
         return Composition.of(average(base, tuple(skills)).merged(base, learned), base), log
 
     def joint(
@@ -76,13 +72,11 @@ class Declared:
         sets: Mapping[str, Sequence[str]],
         examples: Mapping[str, Sequence[Example]],
         seed: int,
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[dict[str, LowRank], Log]:
         """What `experts` become when they learn several tasks together; `sets` are the experts that each task declares."""
         check_sets(sets, experts)
-        learned = {name: _learner(name, skill) for name, skill in experts.items()}
+        learned = {name: skill.learner() for name, skill in experts.items()}
         bank = SkillBank(base, learned)
         drawn = self.drawn(examples, seed)
         batches = Batches(base, drawn, self.batch, seed)
@@ -92,7 +86,7 @@ class Declared:
         def loss(batch: Batch):
             return bank_loss(bank, batch, strength.of(batch.samples))
 
-        log = train(loss, [Group(tensors, self.lr)], batches.at, Plan(self.steps), state, key, tick)
+        log = train(loss, [Group(tensors, self.lr)], batches.at, Plan(self.steps), run)
         return {name: skill.detach() for name, skill in learned.items()}, log
 
     def drawn(self, examples: Mapping[str, Sequence[Example]], seed: int) -> list[Example]:
@@ -150,21 +144,3 @@ def check_sets(sets: Mapping[str, Sequence[str]], experts: Mapping[str, object])
     declared = {name for names in sets.values() for name in names}
     if idle := [name for name in experts if name not in declared]:
         raise BadOption(f"no task declares `{idle[0]}`, so it would learn nothing.", "add it to a task, or leave it out")
-
-
-def _learner(name: str, skill: LowRank) -> LowRank:
-    """A copy of `skill` in fp32 that can learn."""
-    skill.check_sum()
-    factors: dict[str, Factors] = {}
-    for slot, f in skill.factors.items():
-        if f.bias is not None or f.lookup:
-            raise BadOption(
-                f"`{name}` changes {'a table of embeddings' if f.lookup else 'a bias'} (`{slot}`), which cannot learn on.",
-                "leave --steps out: its mean with others is exact",
-            )
-        factors[slot] = replace(f, a=_fresh(f.a), b=_fresh(f.b))
-    return LowRank(factors)
-
-
-def _fresh(tensor: Tensor) -> Tensor:
-    return tensor.detach().float().clone().requires_grad_()

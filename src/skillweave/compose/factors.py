@@ -8,7 +8,6 @@ second stage trains D and U together on few examples, by AdamW on preconditioned
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -20,7 +19,7 @@ from ..curriculum.mixing import mixture
 from ..delta import LowRank
 from ..errors import BadOption
 from ..learn.batches import Batches
-from ..learn.loop import Group, Log, Plan, Tick, train
+from ..learn.loop import Group, Log, Plan, Run, train
 from ..learn.loss import bank_loss
 from ..learn.plp import SIDES, Halves, assembled, learned, taken_apart
 from ..learn.precondition import EPSILON, precondition
@@ -84,9 +83,7 @@ class JoinFactors:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Composition, Log]:
         """Join the two `skills`, the one learned on side=down first, then learn on `examples` and what the skills carry."""
         if self.replay > 1:
@@ -97,12 +94,10 @@ class JoinFactors:
             own = [example for name in skills for example in carried.get(name, ())]
             share = self.replay if own else 0.0
             drawn = mixture([(examples, 1 - share), (own, share)], self.steps * self.batch, seed)
-            log = self.tune(base, halves, scale, Batches(base, drawn, self.batch, seed), state, key, tick)
+            log = self.tune(base, halves, scale, Batches(base, drawn, self.batch, seed), run)
         return Composition.of(assembled(halves, scale).detach(), base), log
 
-    def tune(
-        self, base: Base, halves: Mapping[str, Halves], scale: float, batches: Batches, state, key: str, tick: Tick
-    ) -> Log:
+    def tune(self, base: Base, halves: Mapping[str, Halves], scale: float, batches: Batches, run: Run) -> Log:
         """The second stage: D and U together, in place."""
         for half in halves.values():
             half.down.requires_grad_(), half.up.requires_grad_()
@@ -115,7 +110,7 @@ class JoinFactors:
                 precondition([half.pair() for half in halves.values()], self.epsilon)
 
         groups = [Group({k: t for side in SIDES for k, t in learned(halves, side).items()}, self.lr)]
-        return train(loss, groups, batches.at, Plan(self.steps), state, key, tick, before)
+        return train(loss, groups, batches.at, Plan(self.steps), run, precondition=before)
 
 
 def join(skills: Mapping[str, LowRank]) -> tuple[dict[str, Halves], float]:

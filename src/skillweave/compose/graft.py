@@ -19,7 +19,6 @@ examples, which S never sees.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -33,7 +32,7 @@ from ..delta import LowRank
 from ..delta_full import Dense
 from ..errors import BadOption
 from ..learn.batches import Batches
-from ..learn.loop import Group, Log, Plan, Tick, train
+from ..learn.loop import Group, Log, Plan, Run, train
 from ..learn.loss import bank_loss, forced
 from ..progress import say
 from ..task import Example
@@ -70,9 +69,7 @@ class Graft:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Composition, Log]:
         """The graft of the one skill in `skills`, as a composition of nothing but its sparse change."""
         if len(skills) != 1:
@@ -85,7 +82,7 @@ class Graft:
         some, rest = (examples[: len(examples) - kept], examples[len(examples) - kept :])
         masks, log = learn_mask(
             base, skill, count, some, rest, steps=self.steps, batch=self.batch, lr=self.lr, seed=seed,
-            state=state, key=key, tick=tick,
+            run=run,
         )  # fmt: skip
         graft = cut(skill, masks)
         held = graft.parameters
@@ -161,9 +158,7 @@ def learn_mask(
     batch: int,
     lr: float,
     seed: int,
-    state: Path | None = None,
-    key: str = "",
-    tick: Tick = lambda n, t: None,
+    run: Run = Run(),
 ) -> tuple[Masks, Log]:
     """The best rounded mask of at most `count` entries, and what happened.
 
@@ -190,7 +185,7 @@ def learn_mask(
 
     groups = [Group({f"{slot}.score": value for slot, value in scores.items()}, lr), Group(best | {"found": found}, 0.0)]
     plan = Plan(steps, clip=float("inf"), optimiser="sgd", steady=True)
-    log = train(loss, groups, Batches(base, examples, batch, seed).at, plan, state, key, tick, after)
+    log = train(loss, groups, Batches(base, examples, batch, seed).at, plan, run, after=after)
     return {slot: best[f"{slot}.best"] for slot in patch}, log
 
 

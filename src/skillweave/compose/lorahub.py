@@ -26,7 +26,7 @@ from ..delta import LowRank
 from ..errors import BadOption
 from ..files import atomic_write
 from ..learn.batches import Batch, Batches
-from ..learn.loop import Log, Tick
+from ..learn.loop import Log, Run
 from ..learn.loss import cross_entropy
 from ..strength import PerSample
 from ..task import Example
@@ -60,9 +60,7 @@ class LoraHub:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Composition, Log]:
         """Search on all of `examples` at once; the best candidate seen is taken."""
         self._check()
@@ -70,7 +68,7 @@ class LoraHub:
         bank.check_head()
         batches = whole(base, examples, POSITIONS // self.candidates)
         search = Evolution(np.zeros(len(skills)), self.spread, self.candidates, seed)
-        known, log = _load(state, key), Log()
+        known, log = _load(run.state, run.key), Log()
         best, found = np.inf, np.zeros(len(skills))
         began, cpu = time.monotonic(), time.process_time()
         for step in range(self.steps):
@@ -78,7 +76,7 @@ class LoraHub:
             inside = np.clip(asked, -self.most, self.most)
             if step == len(known):
                 known.append(objective(bank, batches, torch.tensor(inside, dtype=torch.float32), self.l1).tolist())
-                _save(state, key, known)
+                _save(run.state, run.key, known)
             scores = np.array(known[step])
             if scores.min() < best:
                 best, found = scores.min(), inside[scores.argmin()]
@@ -86,7 +84,7 @@ class LoraHub:
             log.loss.append(float(best))
             log.tokens += self.candidates * sum(batch.real for batch in batches)
             log.labels += self.candidates * sum(len(batch.labels) for batch in batches)
-            tick(1, f"objective {best:.3f}")
+            run.tick(1, f"objective {best:.3f}")
         log.seconds, log.cpu_seconds = time.monotonic() - began, time.process_time() - cpu
         alpha = torch.tensor(found, dtype=torch.float32)
         return Composition(tuple(skills), alpha[:, None].repeat(1, base.layers)), log

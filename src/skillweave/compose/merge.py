@@ -13,7 +13,6 @@ for 2 (m + n) R² operations and no memory beyond the factors. The energy that i
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -24,7 +23,7 @@ from ..base import Base
 from ..composition import Composition
 from ..delta import Factors, LowRank, check_linear, stacked, weighted_sum
 from ..errors import BadOption
-from ..learn.loop import Log, Tick
+from ..learn.loop import Log, Run
 from ..task import Example
 
 NOISE = 1e-7
@@ -105,9 +104,7 @@ class Merging:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Composition, Log]:
         """The merged skill as a composition; no example is looked at."""
         return self.composition(base, skills, seed), Log()

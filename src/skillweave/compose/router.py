@@ -8,7 +8,6 @@ examples say which skill is wanted. It has a row for every skill and layer, so m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -19,7 +18,7 @@ from ..base import Base
 from ..curriculum.mixing import with_replay
 from ..delta import LowRank
 from ..learn.batches import Batch, Batches
-from ..learn.loop import Group, Log, Plan, Tick, train
+from ..learn.loop import Group, Log, Plan, Run, train
 from ..learn.loss import bank_loss
 from ..strength import Routed
 from ..task import Example
@@ -51,9 +50,7 @@ class Router:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Routes, Log]:
         """Learn the rows on `examples`; `carried` are the examples that each skill brings along."""
         bank, here = SkillBank(base, skills), present(skills)
@@ -69,6 +66,6 @@ class Router:
         def loss(batch: Batch) -> Tensor:
             return bank_loss(bank, batch, Routed(router))
 
-        log = train(loss, [Group(learned, self.lr)], batches.at, Plan(self.steps), state, key, tick)
+        log = train(loss, [Group(learned, self.lr)], batches.at, Plan(self.steps), run)
         router = TopK({slot: row.detach() for slot, row in rows.items()}, here, self.top_k, 1.0, False)
         return Routes(tuple(skills), mean_strengths(base, bank, router, examples), router), log

@@ -12,7 +12,6 @@ the skills' own. The paper's own settings are granularity block, start 0, decay 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 from ..bank import SkillBank
@@ -24,7 +23,7 @@ from ..delta import LowRank
 from ..errors import BadData, BadOption, NotFound
 from ..learn.batches import Batches
 from ..learn.best import Best
-from ..learn.loop import Group, Log, Plan, Tick, train
+from ..learn.loop import Group, Log, Plan, Run, train
 from ..strength import Constant
 from ..task import Example
 from .grain import Grain, Partitioned
@@ -76,9 +75,7 @@ class Scales:
         examples: Sequence[Example],
         seed: int,
         carried: Mapping[str, Sequence[Example]] = MappingProxyType({}),
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Composition | Partitioned, Log]:
         """Learn α (and the new skill) on `examples`; `carried` are the examples that each skill brings along."""
         self.check()
@@ -97,10 +94,10 @@ class Scales:
         if new:
             groups.append(Group(new.tensors(), self.lora_lr))
         if not self.valid:
-            log = train(aim.loss, groups, aim.at, Plan(self.steps), state, key, tick)
+            log = train(aim.loss, groups, aim.at, Plan(self.steps), run)
         else:
             best = Best({name: tensor for group in groups for name, tensor in group.tensors.items()}, aim.held, self.steps)
-            log = train(aim.loss, [*groups, best.group], best.watch(aim.at), Plan(self.steps), state, key, tick)
+            log = train(aim.loss, [*groups, best.group], best.watch(aim.at), Plan(self.steps), run)
             best.restore()
         if not log.labels:
             raise BadData(f"no answer was as sure as {self.sure:g}: nothing was learned.", "lower it (--set sure=0.5)")

@@ -19,15 +19,17 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..base import Base
 from ..composition import Active, read_about, write_about
 from ..delta import LowRank
+from ..delta_format import DELTA
 from ..errors import BadBase, BadOption, BadSkill, BaseMismatch
 from ..files import sha256_file, sha256_json
+from ..peft_format import read_tensors
+from ..slots import stack_of
 from ..task import Example
 
 ENDS = (
@@ -36,20 +38,6 @@ ENDS = (
     ("c_proj", "c_proj"),  # GPT-2
 )
 """What the modules that end the two branches of a layer are called; the first pair that is there."""
-FILE = "delta.safetensors"
-
-
-def layers_of(base: Base) -> nn.ModuleList:
-    """The transformer layers of `base`, in their order. Raises BadBase."""
-    return _stack(base.model, base.name)
-
-
-def _stack(model: Any, name: str) -> nn.ModuleList:
-    count = model.config.get_text_config().num_hidden_layers
-    found = [part for part in model.base_model.children() if isinstance(part, nn.ModuleList) and len(part) == count]
-    if len(found) != 1:
-        raise BadBase(f"`{name}` does not keep its {count} layers in one list.", "choose a model such as Gemma or Llama")
-    return found[0]
 
 
 def expand(base: Base, layers: Sequence[int]) -> Base:
@@ -59,7 +47,7 @@ def expand(base: Base, layers: Sequence[int]) -> Base:
     """
     check_layers(base, layers)
     model: Any = copy.deepcopy(base.model, {id(weight): weight for weight in base.model.parameters()})
-    own = _stack(model, base.name)
+    own = stack_of(model, base.name)
     for number in sorted(layers, reverse=True):
         own.insert(number + 1, _silent(own[number], base.name))
     for number, layer in enumerate(own):
@@ -86,7 +74,7 @@ def places(layers: Sequence[int]) -> list[int]:
 
 def new_weights(deeper: Base, layers: Sequence[int]) -> dict[str, nn.Parameter]:
     """The weights of the copies, by their names in the deeper model."""
-    own = {id(weight) for place in places(layers) for weight in layers_of(deeper)[place].parameters()}
+    own = {id(weight) for place in places(layers) for weight in deeper.stack[place].parameters()}
     return {name: weight for name, weight in deeper.model.named_parameters() if id(weight) in own}
 
 
@@ -176,14 +164,14 @@ class Deeper:
 
     def save(self, folder: Path, base: Base, skills: Mapping[str, LowRank]) -> None:
         """delta.safetensors with the new layers, composition.json with where they belong."""
-        save_file({name: weight.contiguous() for name, weight in self.weights.items()}, folder / FILE, {"format": "pt"})
+        save_file({name: weight.contiguous() for name, weight in self.weights.items()}, folder / DELTA, {"format": "pt"})
         write_about(
             folder,
             "expand",
             base={"name": base.name, "digest": base.digest},
             layers=list(self.layers),
             importance=list(self.importance),
-            delta=sha256_file(folder / FILE),
+            delta=sha256_file(folder / DELTA),
         )
 
     @staticmethod
@@ -199,7 +187,7 @@ class Deeper:
                 f"and this is {base.name} ({base.digest[:12]}).",
                 "use the base that the skill was learned on",
             )
-        return Deeper(tuple(layers), _read(folder / FILE, name, base, layers, about.get("delta"))).use(base, {})
+        return Deeper(tuple(layers), _read(folder / DELTA, name, base, layers, about.get("delta"))).use(base, {})
 
 
 AGAIN = "fetch or learn it again"
@@ -207,12 +195,9 @@ AGAIN = "fetch or learn it again"
 
 def _read(path: Path, name: str, base: Base, layers: Sequence[int], digest: str | None) -> dict[str, Tensor]:
     """The new layers of a skill, checked against what the deeper base has. Raises BadSkill."""
-    try:
-        if sha256_file(path) != digest:
-            raise BadSkill(f"{path.name} of `{name}` is not the file that composition.json speaks of.", AGAIN)
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BadSkill(f"{path.name} of `{name}` cannot be read.", AGAIN) from error
+    weights = read_tensors(path, name, "file of layers")
+    if sha256_file(path) != digest:
+        raise BadSkill(f"{path.name} of `{name}` is not the file that composition.json speaks of.", AGAIN)
     try:
         check_layers(base, layers)
     except BadOption as error:
@@ -220,6 +205,4 @@ def _read(path: Path, name: str, base: Base, layers: Sequence[int], digest: str 
     wanted = {key: weight.shape for key, weight in new_weights(expand(base, layers), layers).items()}
     if {key: weight.shape for key, weight in weights.items()} != wanted:
         raise BadSkill(f"{path.name} of `{name}` does not hold the weights of the copied layers.", AGAIN)
-    if not all(weight.is_floating_point() and weight.isfinite().all() for weight in weights.values()):
-        raise BadSkill(f"{path.name} of `{name}` holds weights that are not finite numbers.", AGAIN)
     return weights

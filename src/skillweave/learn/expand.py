@@ -16,7 +16,6 @@ outlier would decide the whole scale: importance is cut at the quantiles `trim` 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -28,9 +27,10 @@ from ..errors import BadOption, NotFound
 from ..progress import say
 from ..task import Example
 from .batches import Batch, Batches
-from .depth import Deeper, ends_of, expand, layers_of, new_weights, nothing, places
-from .loop import Group, Log, Plan, Tick, train
-from .probe import DOCSTRINGS, Probe, layer_importance, probe_loss, source_of, unit_importance
+from .depth import Deeper, ends_of, expand, new_weights, nothing, places
+from .loop import Group, Log, Plan, Run, train
+from .loss import base_loss
+from .probe import DOCSTRINGS, Probe, layer_importance, source_of, unit_importance
 
 CHOICES = ("least", "most", "random", "even")
 
@@ -75,23 +75,21 @@ class Expand:
         base: Base,
         examples: Sequence[Example],
         seed: int,
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[Deeper, Log]:
         """Learn `examples` in new layers of `base`; returns the layers and what happened."""
         growth = self.grow(base, Probe.of(base, self.probe, self.texts, seed), seed)
         say(f"copying layers {', '.join(map(str, growth.layers))} of {base.layers}")
         batches = Batches(base, examples, self.batch, seed, self.whole_text)
         groups, rates = growth.groups(self.lr), growth.rates(self.every, self.trim)
-        log = train(growth.loss, groups, batches.at, Plan(self.steps), state, key, tick, rates=rates)
+        log = train(growth.loss, groups, batches.at, Plan(self.steps), run, rates=rates)
         return growth.grown(), log
 
     def grow(self, base: Base, probe: Probe, seed: int) -> "Growth":
         """`base` with silent copies of the layers that `choice` names."""
         if self.copies > base.layers:
             raise BadOption(f"copies is {self.copies}, but `{base.name}` has {base.layers} layers.", "copy fewer")
-        importance = layer_importance(base, list(layers_of(base)), probe)
+        importance = layer_importance(base, list(base.stack), probe)
         return Growth(base, choose(importance, self.copies, self.choice, seed), importance, probe)
 
 
@@ -122,8 +120,8 @@ class Growth:
         nothing_at, reach = {}, {}
         names = {id(weight): name for name, weight in self.base.model.named_parameters()}
         for place, layer in zip(places(self.layers), self.layers, strict=True):
-            theirs, ends = dict(layers_of(base)[layer].named_modules()), ends_of(layers_of(self.base)[place], base.name)
-            for slot, part in layers_of(self.base)[place].named_modules():
+            theirs, ends = dict(base.stack[layer].named_modules()), ends_of(self.base.stack[place], base.name)
+            for slot, part in self.base.stack[place].named_modules():
                 weight = getattr(part, "weight", None)
                 if weight is not None and weight.dim() == 1:
                     name = names[id(weight)]
@@ -135,7 +133,7 @@ class Growth:
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Nats per labelled token of `batch`, with gradients for the new weights."""
         cast = {f"model.{name}": weight.to(self.base.dtype) for name, weight in self.weights.items()}
-        return functional_call(self._frame, cast, (lambda: probe_loss(self.base, batch),))
+        return functional_call(self._frame, cast, (lambda: base_loss(self.base, batch),))
 
     def groups(self, lr: float) -> list[Group]:
         """A group a tensor, so that each can have its rate.

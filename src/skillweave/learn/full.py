@@ -7,7 +7,6 @@ in few of them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -17,7 +16,7 @@ from ..delta_full import Dense
 from ..errors import BadOption
 from ..task import Example
 from .batches import Batches
-from .loop import Log, Plan, Tick, train
+from .loop import Log, Plan, Run, train
 from .pretrain import groups_of, text_loss, thawed
 
 
@@ -39,9 +38,7 @@ class Full:
         base: Base,
         examples: Sequence[Example],
         seed: int,
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[LowRank, Log]:
         """Learn `examples` on a copy of `base`; returns the change of its weights (fp32) and what happened."""
         if self.optimiser not in ("adamw", "sgd"):
@@ -51,7 +48,7 @@ class Full:
         groups = groups_of(learner, self.lr, lambda name: float(name in names))
         batches = Batches(learner, examples, self.batch, seed)
         plan = Plan(self.steps, optimiser=self.optimiser)
-        log = train(lambda b: text_loss(learner, b), groups, batches.at, plan, state, key, tick)
+        log = train(lambda b: text_loss(learner, b), groups, batches.at, plan, run)
         with torch.no_grad():
             full = {s: Dense(learner.linears[s].matrix.detach() - linear.matrix.float()) for s, linear in base.linears.items()}
         return LowRank({}, full=full), log

@@ -66,6 +66,17 @@ class Plan:
     """Seconds between saved states."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """Where a run keeps its state, and who is told how far it is."""
+
+    state: Path | None = None
+    """A file to save to and to go on from; None for neither."""
+    key: str = ""
+    """Digest of all that decides the run: a state that was saved under another one is not used."""
+    tick: Tick = lambda steps, note: None
+
+
 @dataclass
 class Log:
     """What happened, a number a step."""
@@ -90,23 +101,22 @@ def train(
     groups: Sequence[Group],
     batch: Callable[[int], Batch],
     plan: Plan,
-    state: Path | None = None,
-    key: str = "",
-    tick: Tick = lambda steps, note: None,
+    run: Run = Run(),
+    *,
     precondition: Callable[[], None] = lambda: None,
     after: Callable[[], None] = lambda: None,
     rates: Rates = lambda step: None,
 ) -> Log:
     """Change the tensors of `groups` in place until the steps of `plan` are done.
 
-    `state` is a file to save to and to go on from; one that was saved under another `key` (the digest of the configuration)
-    is not used. A loss that is not finite stops the run; the last whole state stays. `precondition` may change the clipped
+    A loss that is not finite stops the run; the last whole state stays. `precondition` may change the clipped
     gradients before the optimiser reads them, as a function of them and of the tensors alone (or a resumed run would differ).
     `after` is called after each step and may write to tensors of `groups` that have no gradient: they are saved with the rest.
     `rates` is asked before each step; what it answered last is part of the state, so it may look at the tensors.
     """
     named = {name: tensor for group in groups for name, tensor in group.tensors.items()}
     optimiser = _optimiser(groups, plan)
+    state, key, tick = run.state, run.key, run.tick
     log, start = _load(state, key, named, optimiser)
     tick(start, "") if start else None
     began = saved = time.monotonic()

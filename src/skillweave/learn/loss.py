@@ -34,8 +34,12 @@ def bank_loss(bank: SkillBank, batch: Batch, alpha: Strength | None = None) -> F
     """Nats per labelled token of `batch` with the bank's skills at strength `alpha`."""
     bank.check_head()
     with bank.on(alpha):
-        hidden = bank.base.hidden(batch.tokens)
-    return cross_entropy(bank.base, hidden.flatten(0, 1)[batch.rows], batch.labels)
+        return base_loss(bank.base, batch)
+
+
+def base_loss(base: Base, batch: Batch) -> Float[Tensor, ""]:
+    """Nats per labelled token of `batch`, with whatever skills are on; the head is frozen."""
+    return cross_entropy(base, base.hidden(batch.tokens).flatten(0, 1)[batch.rows], batch.labels)
 
 
 @torch.inference_mode()

@@ -13,7 +13,6 @@ skill and the U of another belong together (compose/factors.py). Layers need not
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -25,7 +24,7 @@ from ..delta import Factors, LowRank
 from ..errors import BadOption
 from ..task import Example
 from .batches import Batch, Batches
-from .loop import Group, Log, Plan, Tick, train
+from .loop import Group, Log, Plan, Run, train
 from .loss import bank_loss
 from .precondition import Pair
 
@@ -96,9 +95,7 @@ class PLP:
         base: Base,
         examples: Sequence[Example],
         seed: int,
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
         others: Sequence[Example] = (),
     ) -> tuple[LowRank, Log]:
         """Learn `examples`, the other side from `others` instead where there are any (the paper's varied exemplars)."""
@@ -111,7 +108,7 @@ class PLP:
             loss, at = self._apart(base, halves, batches, Batches(base, others, self.batch, seed))
         else:
             loss, at = (lambda batch: bank_loss(self._bank(base, halves), batch)), batches.at
-        log = train(loss, groups, at, Plan(self.steps), state, key, tick)
+        log = train(loss, groups, at, Plan(self.steps), run)
         return assembled(halves, self.scale).detach(), log
 
     def _bank(self, base: Base, halves: Mapping[str, Halves]) -> SkillBank:

@@ -11,7 +11,6 @@ or not. The loop and the batches are the ones that skills learn with; the base t
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from ..errors import BadOption
 from ..files import sha256_json
 from ..task import Example
 from .batches import Batch, Batches
-from .loop import Group, Log, Plan, Tick, train
+from .loop import Group, Log, Plan, Run, train
 from .loss import ROWS, TILE
 
 Rate = Callable[[str], float]
@@ -42,19 +41,17 @@ def pretrain(
     seed: int,
     rate: Rate = lambda name: 1.0,
     whole_text: bool = False,
-    state: Path | None = None,
-    key: str = "",
-    tick: Tick = lambda steps, note: None,
+    run: Run = Run(),
 ) -> tuple[Base, Log]:
     """A copy of `base` whose weights have learned `examples` for `steps` steps of `batch` examples, and what happened.
 
     `whole_text` learns the prompts, too. The new base is frozen and of the old one's precision (it learns in fp32); its digest
-    is that of its weights. `state` and `key` are as in `train`: a run that was killed goes on from where it was.
+    is that of its weights. A `run` with a state that was killed goes on from where it was.
     """
     model = thawed(base)
     groups = groups_of(model, lr, rate)
     batches = Batches(model, examples, batch, seed, whole_text)
-    log = train(lambda b: text_loss(model, b), groups, batches.at, Plan(steps), state, key, tick)
+    log = train(lambda b: text_loss(model, b), groups, batches.at, Plan(steps), run)
     return sealed(model, base), log
 
 

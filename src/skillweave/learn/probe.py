@@ -22,7 +22,7 @@ from ..measure.text import SHORTEST, documentation_of
 from ..task import Example, Task
 from ..tasks import load_data, load_task
 from .batches import Batch, collate
-from .loss import cross_entropy
+from .loss import base_loss
 
 DOCSTRINGS = "docstrings"
 """The probe that every installation has: documentation of Python's standard library."""
@@ -60,7 +60,7 @@ class Probe:
 
     def loss(self, base: Base) -> float:
         """Nats per token of the probe."""
-        return self.mean(partial(probe_loss, base))
+        return self.mean(partial(base_loss, base))
 
     @torch.no_grad()
     def mean(self, loss: Callable[[Batch], Tensor]) -> float:
@@ -72,11 +72,6 @@ class Probe:
 def source_of(name: str, seed: int) -> Task:
     """The task or file `name`. Raises NotFound, BadData."""
     return load_data(name, seed) if Path(name).suffix in (".jsonl", ".csv") else load_task(name, seed)
-
-
-def probe_loss(base: Base, batch: Batch) -> Float[Tensor, ""]:
-    """Nats per labelled token of `batch`."""
-    return cross_entropy(base, base.hidden(batch.tokens).flatten(0, 1)[batch.rows], batch.labels)
 
 
 def layer_importance(base: Base, layers: Sequence[nn.Module], probe: Probe) -> Float[Tensor, " layer"]:

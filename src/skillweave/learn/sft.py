@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..bank import SkillBank
 from ..base import Base
 from ..delta import LowRank
 from ..task import Example
 from .batches import Batches
-from .loop import Group, Log, Plan, Tick, train
+from .loop import Group, Log, Plan, Run, train
 from .loss import bank_loss
 from .precondition import whole
 
@@ -36,9 +35,7 @@ class SFT:
         base: Base,
         examples: Sequence[Example],
         seed: int,
-        state: Path | None = None,
-        key: str = "",
-        tick: Tick = lambda n, t: None,
+        run: Run = Run(),
     ) -> tuple[LowRank, Log]:
         """Learn `examples` on the frozen `base`; returns the skill's weights (fp32) and what happened."""
         skill = LowRank.fresh(base, self.rank, self.scale, seed)
@@ -46,5 +43,5 @@ class SFT:
         batches = Batches(base, examples, self.batch, seed)
         groups = [Group(skill.tensors(), self.lr)]
         before = whole(skill) if self.precondition else lambda: None
-        log = train(lambda b: bank_loss(bank, b), groups, batches.at, Plan(self.steps), state, key, tick, before)
+        log = train(lambda b: bank_loss(bank, b), groups, batches.at, Plan(self.steps), run, precondition=before)
         return skill.detach(), log

@@ -14,7 +14,7 @@ from ..base import Base, TinyBase
 from ..compose.factors import JoinFactors
 from ..composition import Active, Composition
 from ..curriculum.mixing import mixture
-from ..delta import Factors, LowRank
+from ..delta import LowRank
 from ..learn.batches import Batches
 from ..learn.loop import Group, Plan, train
 from ..learn.loss import bank_loss, mean_loss
@@ -95,7 +95,7 @@ def first(base: Base, shown: Mapping[str, Sequence[Example]], effort: Effort, se
 def second(base: Base, made: dict[str, Skills], shown: dict[str, list[Example]], effort: Effort, seed: int, lr: float):
     """The second stage at one rate, of the plain pair and of the joined one, by arm."""
     both = mixture([([e for own in shown.values() for e in own], 1.0)], effort.tune * BATCH, seed)
-    plain = {name: LowRank({slot: _copy(f) for slot, f in skill.factors.items()}) for name, skill in made["plain"].items()}
+    plain = {name: skill.learner() for name, skill in made["plain"].items()}
     bank, batches = SkillBank(base, plain), Batches(base, both, BATCH, seed)
     group = Group({f"{name}.{key}": t for name, skill in plain.items() for key, t in skill.tensors().items()}, lr)
     train(lambda b: bank_loss(bank, b), [group], batches.at, Plan(effort.tune), precondition=whole(*plain.values()))
@@ -107,10 +107,6 @@ def own(joined: Composition) -> Skills:
     """The one change of weights that a join is."""
     assert joined.new is not None
     return {"both": joined.new}
-
-
-def _copy(f: Factors) -> Factors:
-    return Factors(f.a.clone().requires_grad_(), f.b.clone().requires_grad_(), f.scale)
 
 
 def best(base: Base, task: Sprites, tried: Sequence[Skills]) -> int:

@@ -19,7 +19,7 @@ from ..curriculum.mixing import mixture
 from ..delta import LowRank
 from ..learn.batches import Batch, Batches
 from ..learn.expand import Expand
-from ..learn.loop import Group, Plan, Rates, train
+from ..learn.loop import Group, Plan, Rates, Run, train
 from ..learn.loss import bank_loss
 from ..learn.pretrain import groups_of, pretrain, text_loss, thawed
 from ..learn.probe import Probe
@@ -154,7 +154,7 @@ def course(effort: Effort, base: Base, name: str, lr: float, seed: int, split: s
 
     look(0, "")
     batches = Batches(base, drawn, effort.batch, seed, whole_text=True)
-    train(made.loss, made.groups, batches.at, Plan(effort.steps), tick=look, rates=made.rates)
+    train(made.loss, made.groups, batches.at, Plan(effort.steps), Run(tick=look), rates=made.rates)
     return found
 
 
