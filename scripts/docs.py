@@ -130,18 +130,24 @@ def papers() -> str:
     """The catalog as one table."""
     from skillweave.papers import catalog
 
-    rows = [
-        [_own_page(p.number), f"[{p.title}]({p.url})", p.room, p.what, f"{p.state}: `{p.command}`" if p.command else p.state]
-        for p in catalog.load()
-    ]
-    counts = [f"{sum(p.state == state for p in catalog.load())} {state}" for state in catalog.STATES]
+    rows = [[_own_page(p.number), f"[{p.title}]({p.url})", p.room, p.what, _state(p)] for p in catalog.load()]
+    counts = {state: sum(p.state == state for p in catalog.load()) for state in catalog.STATES}
+    shown = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     intro = (
         f"Skillweave is built from {len(catalog.load())} papers. Each row says in our own words what the paper is and what it\n"
         "does for you, and which room of the house it belongs to.\n\n"
-        f"So far: {', '.join(counts)}. *In use* means that a method of the paper runs in the command named; it does not\n"
-        "mean that the paper's claims were reproduced. `skillweave papers WORD` searches this table."
+        f"So far: {shown}. *Reproduced* means that a small-scale run is in `results/`, with a criterion that was set\n"
+        "beforehand; its verdict stands beside it, and may be that the claim does not hold, or could not be tested.\n"
+        "`skillweave papers WORD` searches this table."
     )
     return page("Papers", intro, table(["", "paper", "room", "what it is", "state"], *rows))
+
+
+def _state(paper) -> str:
+    """How far a paper is, with the verdict of its reproduction and the command."""
+    path = result_of(paper.number)
+    verdict = f" ({pages.read(path)['verdict']})" if path.is_file() else ""
+    return f"{paper.state}{verdict}: `{paper.command}`" if paper.command else paper.state
 
 
 def _own_page(number: int) -> str:
@@ -157,9 +163,14 @@ def results() -> str:
     return pages.fill(page("Results", intro, "\n\n".join(parts) or "*Nothing is measured yet.*"), "docs/results.md")
 
 
+def result_of(number: int) -> Path:
+    """Where the result of a reproduction is, or would be."""
+    return pages.RESULTS / f"p{number:02d}.json"
+
+
 def picture(name: str, draw: Callable[[], str]) -> str:
     """The picture of a paper; words in its place until there is a result to draw."""
-    if (pages.RESULTS / f"p{Path(name).stem}.json").is_file():
+    if result_of(int(Path(name).stem)).is_file():
         return draw()
     return '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="40"><text x="8" y="25">Not measured yet.</text></svg>\n'
 

@@ -61,14 +61,16 @@ def test_the_result_file(paper, tmp_path):
     assert result["values"]["runs"][1] == one_seed(None, 1, None)
 
 
-def test_what_seeds_cost_adds_up_over_the_runs(monkeypatch, tmp_path):
-    used = types.SimpleNamespace(ru_utime=90.0, ru_stime=30.0)
-    monkeypatch.setattr(reproduction.resource, "getrusage", lambda who: used)
-    assert cpu_minutes(tmp_path, (0,)) == 2 and cpu_minutes(tmp_path, (1,)) == 4
-    used.ru_utime = used.ru_stime = 0.0
-    assert cpu_minutes(tmp_path, (0, 1, 2)) == 4  # all of them found
-    used.ru_utime = 60.0
-    assert cpu_minutes(tmp_path, (1,)) == 5  # once more, after an interruption
+def test_what_seeds_cost_adds_up_over_their_runs_alone(tmp_path):
+    assert cpu_minutes(tmp_path, (0,), 2.0) == 2 and cpu_minutes(tmp_path, (1,), 2.0) == 2
+    assert cpu_minutes(tmp_path, (0, 1, 2), 0.0) == 4  # all of them found
+    assert cpu_minutes(tmp_path, (1,), 1.0) == 3  # once more, after an interruption
+    assert cpu_minutes(tmp_path, (100,), 7.0) == 7 and cpu_minutes(tmp_path, (0, 1, 2), 0.0) == 5  # another seed is not ours
+
+
+def test_only_this_command_is_counted(monkeypatch):
+    monkeypatch.setattr(reproduction.resource, "getrusage", lambda who: types.SimpleNamespace(ru_utime=90.0, ru_stime=30.0))
+    assert reproduction._used() == 2
 
 
 def test_every_seed_has_the_same_arms():

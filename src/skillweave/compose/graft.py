@@ -51,7 +51,7 @@ Masks = Mapping[str, Bool[Tensor, "outside inside"]]
 class Graft:
     """The fewest weights of one skill that keep what it can do."""
 
-    size: float = 1e-3
+    size: float = 0.1
     """Share of the weights of the base's linear layers that the graft may change, in (0, 1]."""
     steps: int = 20
     """Steps of the mask; each reads `batch` examples."""

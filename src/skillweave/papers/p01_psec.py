@@ -31,7 +31,7 @@ CRITERION = (
 LIMITS = (
     "The language form of a paper on control: its order of mixing inside the layers, of noise and of actions waits for the "
     "control world, and so does its success rate. In both tasks the prompt says which one skill is wanted; skills that have to "
-    "act together on one input are not tested. Four and two skills, bases of 0.25 and 270 M parameters; rates were searched on "
+    "act together on one input are not tested. Four and two skills, bases of 0.19 and 270 M parameters; rates were searched on "
     "one exploratory seed, and only in the family `words`; all three draws share Gemma's weights."
 )
 FAMILIES = ("words", "texts")

@@ -6,7 +6,7 @@ A file `pNN_name.py` holds what is that paper's alone:
     LIMITS      what this scale cannot show
     EFFORTS     {"quick": …, "paper": …}: how much of everything, each with `seeds`
     seed(effort, seed, tick)   one seed of all arms -> {arm: {metric: number}}, a pure function of its arguments
-    judge(runs)                the verdict over the seeds: holds, partly, does not hold
+    judge(runs)                the verdict over the seeds: holds, partly, does not hold, not tested
 """
 
 import importlib
@@ -44,7 +44,7 @@ class Reproduction:
     """Every metric of every arm: mean over the seeds with a 95 % interval (Student's t; none for one seed)."""
     criterion: str
     verdict: str
-    """holds, partly, does not hold."""
+    """holds, partly, does not hold, not tested."""
     limits: str
     minutes: float
     """Of this run, on the clock."""
@@ -52,7 +52,7 @@ class Reproduction:
     @property
     def exit_code(self) -> int:
         """4 when the effect was not seen."""
-        return 4 if self.verdict == "does not hold" else 0
+        return 4 if self.verdict in ("does not hold", "not tested") else 0
 
     def table(self) -> Table:
         metrics = list(dict.fromkeys(metric for arm in self.arms.values() for metric in arm))
@@ -70,8 +70,9 @@ def reproduce(
     numbers = tuple(range(seed, seed + (seeds or how.seeds)))
     folder = folder_of(library, number, effort, how)
     jobs = [Job(f"seed {n}", module.seed, {"effort": how, "seed": n}, steps=getattr(how, "ticks", 1)) for n in numbers]
+    before = _used()
     answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})")
-    minutes = cpu_minutes(folder, numbers)
+    minutes = cpu_minutes(folder, numbers, _used() - before)
     runs = [answers[job.name] for job in jobs]
     report = Reproduction(
         number, paper.title, effort, numbers, summary(runs), module.CRITERION, module.judge(runs), module.LIMITS,
@@ -96,13 +97,22 @@ def reproduce(
     return report
 
 
-def cpu_minutes(folder: Path, seeds: Sequence[int]) -> float:
-    """Of the workers of all runs that have left their answers in `folder`: seeds may be run one by one, and then together."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+def cpu_minutes(folder: Path, seeds: Sequence[int], used: float) -> float:
+    """Of the workers of all runs that left answers for `seeds` in `folder`, with the `used` ones of this run.
+
+    Seeds may be run one by one, and then together.
+    """
     own = folder / f"cpu {seeds[0]} to {seeds[-1]}.json"
     before = json.loads(own.read_text()) if own.is_file() else 0.0
-    atomic_write(own, json.dumps(before + (used.ru_utime + used.ru_stime) / 60))
-    return sum(json.loads(path.read_text()) for path in folder.glob("cpu *.json"))
+    atomic_write(own, json.dumps(before + used))
+    spans = {path: {int(seed) for seed in re.findall(r"[0-9]+", path.stem)} for path in folder.glob("cpu *.json")}
+    return sum(json.loads(path.read_text()) for path, span in spans.items() if span <= set(seeds))
+
+
+def _used() -> float:
+    """Minutes of the processor that processes of ours have used and ended with."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) / 60
 
 
 def folder_of(library: Path, number: int, effort: str, how: Any) -> Path:
