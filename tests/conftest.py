@@ -121,3 +121,32 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model") / "tiny-llama"
     save_base(TinyBase(32), folder)
     return folder
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """`stopped(module, fit)`: `fit(run)`, whose module plans a training, interrupted in its third step and called again.
+
+    Gives what the second call gave, which has gone on from the state that the first one left.
+    """
+    from functools import partial
+
+    from skillweave.learn.loop import Plan, Run
+
+    def call(module, fit, steps: int = 3):
+        monkeypatch.setattr(module, "Plan", partial(Plan, save_every=-1.0))
+        ticks = []
+
+        def tick(count, note):
+            ticks.append(count)
+            if len(ticks) == steps:
+                raise KeyboardInterrupt
+
+        run = Run(tmp_path / "state", "key", tick)
+        with pytest.raises(KeyboardInterrupt):
+            fit(run)
+        answer = fit(run)
+        assert ticks[steps] == steps and set(ticks[steps + 1 :]) == {1}  # it went on, and did not begin again
+        return answer
+
+    return call

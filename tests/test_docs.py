@@ -282,3 +282,11 @@ def test_names_of_curves_do_not_lie_on_each_other():
     heights = pictures._labels(panel, lambda y: 256 - 222 * y)
     assert min(b - a for a, b in zip(sorted(heights), sorted(heights)[1:], strict=False)) >= 14 and max(heights) <= 260
     assert sorted(range(4), key=heights.__getitem__) == [2, 3, 0, 1]
+
+
+def test_no_picture_waits_for_a_result_that_is_there():
+    import docs
+
+    drawn = [name for name in docs.PICTURES if docs.result_of(int(Path(name).stem)).is_file()]
+    assert len(drawn) >= 8
+    assert [name for name in drawn if "Not measured yet" in docs.PAGES[name]()] == []

@@ -46,6 +46,8 @@ def test_lets_a_good_skill_in(skill):
     (skill / ".git").mkdir()
     os.symlink("/etc/passwd", skill / ".git" / "link")  # never copied
     scan_door(skill)
+    (skill / "bad.pkl").write_bytes(b"x")
+    refused(skill, "bad.pkl is a pickle")
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".pkl", ".ckpt", ".PT"])

@@ -51,7 +51,7 @@ def learned(capsys, library, name, data, method="sft", *more, base="tiny") -> No
 
 def check(capsys, library, name, data) -> str:
     """The skill answers, is measured, and is what its provenance says; its digest."""
-    assert json.loads(call(capsys, "run", name, "7", "--library", library))
+    assert len(json.loads(call(capsys, "run", name, "7", "--library", library))["answers"]) == 1
     row = json.loads(call(capsys, "measure", name, "--data", data, "--library", library))["rows"][0]
     assert row["name"] == name and 0 <= row["exact"]["value"] <= 1
     call(capsys, "library", "verify", "--library", library)
@@ -77,15 +77,14 @@ def test_every_way_to_compose(capsys, tmp_path, data, method):
     names = ["one", "two"][: len(parts)]
     for name, how in zip(names, parts, strict=True):
         learned(capsys, library, name, data, *how)
-    digests = set()
     for saved in ("first", "second"):
         options = ["--method", method, "--save", saved, *short(COMPOSE[method])]
         call(capsys, "compose", *names, "--data", data, "--library", library, *options)
-        digests.add(check(capsys, library, saved, other))
+        check(capsys, library, saved, other)
         made = Library(library).get(saved).provenance
         assert [parent["name"] for parent in made["parents"]] == names and made["method"] == method
     first, second = (content(Library(library).get(name).path) for name in ("first", "second"))
-    assert first == second
+    assert first == second != {}
 
 
 def content(folder) -> dict[str, bytes]:
@@ -98,5 +97,5 @@ def content(folder) -> dict[str, bytes]:
 
 
 def test_all_methods_were_seen():
-    assert len(COMPOSE) >= 17 and len(LEARN) >= 2
-    assert set(PARTS) | set(ALONE) <= set(COMPOSE) | {"graft"}
+    assert len(COMPOSE) == 19 and len(LEARN) == 4
+    assert set(PARTS) | set(ALONE) <= set(COMPOSE)

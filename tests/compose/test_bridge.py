@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from skillweave.base import TinyBase
 from skillweave.compose import bridge
 from skillweave.compose.bridge import Bridge, Bridged
+from skillweave.delta_format import DELTA
 from skillweave.errors import BadOption, BadSkill, BaseMismatch
-from skillweave.learn.loop import Plan, Run
 from skillweave.task import Example
 
 EXAMPLES = [Example(f"{c}{c}\n", c.upper() * 3) for c in "abcdefgh"]
@@ -76,14 +76,10 @@ def _none():
     return LowRank({})
 
 
-def test_a_run_that_was_stopped_goes_on(pair, skills, tmp_path, monkeypatch):
+def test_an_interrupted_bridge_goes_on_bit_for_bit(pair, skills, stopped):
     torch.set_num_threads(1)
     whole, _ = fit(pair, skills)
-    real = Plan
-    monkeypatch.setattr(bridge, "Plan", lambda steps: real(steps, stop=3))
-    fit(pair, skills, run=Run(tmp_path / "s", "k"))
-    monkeypatch.setattr(bridge, "Plan", real)
-    again, log = fit(pair, skills, run=Run(tmp_path / "s", "k"))
+    again, log = stopped(bridge, lambda run: fit(pair, skills, run=run))
     assert all(torch.equal(tensor, whole.tensors()[name]) for name, tensor in again.tensors().items()) and len(log.loss) == 6
 
 
@@ -149,19 +145,22 @@ def _edit(folder, change):
 
 
 DAMAGE = {
-    "no sides": lambda f: _edit(f, lambda a: a.pop("augment")),
-    "no layers": lambda f: _edit(f, lambda a: a.update(layers=[])),
-    "layers that are none": lambda f: _edit(f, lambda a: a.update(layers=[[2, 2], [5, 3]])),
-    "layers in words": lambda f: _edit(f, lambda a: a.update(layers="all")),
-    "heads that do not divide": lambda f: _edit(f, lambda a: a.update(heads=7)),
-    "no heads": lambda f: _edit(f, lambda a: a.update(heads=0)),
-    "no weights": lambda f: (f / "delta.safetensors").unlink(),
-    "half of the weights": lambda f: (f / "delta.safetensors").write_bytes((f / "delta.safetensors").read_bytes()[:-9]),
-    "a tensor is missing": lambda f: _tensors(f, lambda t: t.pop("0.out")),
-    "a tensor of another shape": lambda f: _tensors(f, lambda t: t.update({"0.out": torch.zeros(64, 32)})),
-    "not a number": lambda f: _tensors(f, lambda t: t["0.out"].fill_(torch.nan)),
-    "another type": lambda f: _tensors(f, lambda t: t.update({"0.out": t["0.out"].half()})),
-    "no part": lambda f: shutil.rmtree(f / "parts" / "other"),
+    "no sides": (lambda f: _edit(f, lambda a: a.pop("augment")), "does not say what its bridges join"),
+    "no layers": (lambda f: _edit(f, lambda a: a.update(layers=[])), "are not between"),
+    "layers that are none": (lambda f: _edit(f, lambda a: a.update(layers=[[2, 2], [5, 3]])), "are not between"),
+    "layers in words": (lambda f: _edit(f, lambda a: a.update(layers="all")), "does not say what its bridges join"),
+    "heads that do not divide": (lambda f: _edit(f, lambda a: a.update(heads=7)), "are not between"),
+    "no heads": (lambda f: _edit(f, lambda a: a.update(heads=0)), "are not between"),
+    "no weights": (lambda f: (f / DELTA).unlink(), "`both` has no delta.safetensors"),
+    "half of the weights": (
+        lambda f: (f / DELTA).write_bytes((f / DELTA).read_bytes()[:-9]),
+        "file of bridges of `both` is corrupt",
+    ),
+    "a tensor is missing": (lambda f: _tensors(f, lambda t: t.pop("0.out")), "are not between"),
+    "a tensor of another shape": (lambda f: _tensors(f, lambda t: t.update({"0.out": torch.zeros(64, 32)})), "are not between"),
+    "not a number": (lambda f: _tensors(f, lambda t: t["0.out"].fill_(torch.nan)), "not finite in `0.out`"),
+    "another type": (lambda f: _tensors(f, lambda t: t.update({"0.out": t["0.out"].half()})), "not numbers of 32 bits"),
+    "no part": (lambda f: shutil.rmtree(f / "parts" / "other"), "`other` has no adapter_config.json"),
 }
 
 
@@ -173,9 +172,14 @@ def _tensors(folder, change):
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_bridge_is_a_sentence(pair, kept, damage):
-    DAMAGE[damage](kept[0])
-    with pytest.raises(BadSkill, match="`both`|`other`|delta.safetensors is truncated"):
+    break_it, said = DAMAGE[damage]
+    break_it(kept[0])
+    with pytest.raises(BadSkill, match=said):
         Bridged.load(kept[0], pair[0], "both")
+
+
+def test_all_kinds_of_damage_were_seen():
+    assert len(DAMAGE) == 13
 
 
 def test_one_model_with_itself(pair, random_skill, tmp_path):

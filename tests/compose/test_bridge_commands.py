@@ -1,7 +1,6 @@
 """`skillweave compose --method bridge`: skills of two bases, a bare base on either side, and what is refused."""
 
 import pytest
-import torch
 
 from skillweave import verbs
 from skillweave.compose import bridge
@@ -78,7 +77,7 @@ def test_a_bridge_without_skills_of_its_own_is_kept_too(cli, two, tmp_path):
         (("sums", *BRIDGE), "a bridge joins two models, and `sums` names one"),
         (("sums", "keys", "words", *BRIDGE), "`keys` was learned on tiny-48 and `words` on tiny-32"),
         (("sums", "keys", *BRIDGE, "--set", "augment=tiny"), "`sums` was learned on tiny-32 and `keys` on tiny-48"),
-        (("sums", *BRIDGE, "--set", "augment=tinny"), "`tinny` is neither a folder nor a model|no base `tinny`"),
+        (("sums", *BRIDGE, "--set", "augment=tinny"), "no base `tinny`"),
         (("sums", "keys", *BRIDGE, "--set", "every=0"), "every is 0"),
         (("sums", "keys", *BRIDGE, "--set", "heads=7"), "7 heads do not divide the width of tiny-32, 32"),
         (("sums", "keys", "--method", "sum", "--task", "key-sums"), "join the two bases: --method bridge"),
@@ -111,4 +110,4 @@ def test_a_second_base_that_changed_is_noticed(cli, two, tmp_path):
     (tmp_path / "model").rename(tmp_path / "old")
     save_base(other, tmp_path / "model")
     said = cli("run", "both", "ab+cd", *two)
-    assert said.code == 1 and "the augmenting model of `both`" in said.err and torch.is_tensor(other.head)
+    assert said.code == 1 and "the augmenting model of `both`" in said.err

@@ -10,8 +10,7 @@ import torch
 from skillweave.bank import SkillBank
 from skillweave.base import Base, TinyBase, load_base, save_base
 from skillweave.compose.bridged import BridgedBase, Weights, check_tokens, crossings, hooked, look_back
-from skillweave.errors import BadBase, BadOption, BaseMismatch
-from skillweave.task import Example
+from skillweave.errors import BadBase, BadData, BadOption, BaseMismatch
 
 LONG = [1, 20, 7, 41, 33, 60, 12, 9, 55, 18]
 PROMPTS = ["a", "hello", "key: 12", "zz top 99", "b"]
@@ -258,4 +257,6 @@ def test_a_bf16_anchor_stays_in_bf16(pair):
 
 def test_the_smaller_window_counts(pair):
     short = bridged(pair[0], TinyBase(32, window=20))
-    assert short.window == 20 and short.encode_pair("a", "b") and Example("a", "b")
+    assert short.window == 20
+    with pytest.raises(BadData, match=r"longer than the window of .*\(20\)"):
+        short.encode_pair("a" * 30, "b")

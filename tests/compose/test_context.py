@@ -7,7 +7,6 @@ from skillweave.compose import context
 from skillweave.compose.context import CAP, Context, InputGate, asked_in, read, tokens_of
 from skillweave.errors import BadData, BadOption
 from skillweave.learn.batches import Batches
-from skillweave.learn.loop import Run
 from skillweave.task import Example
 
 
@@ -102,16 +101,10 @@ def test_the_same_seed_gives_the_same_gate(world):
     assert not torch.equal(first["inner"], other["inner"])
 
 
-def test_an_interrupted_gate_gives_the_same_bits(world, tmp_path):
-    def tick(steps, note):
-        if note and len(list(tmp_path.iterdir())) == 0:
-            raise KeyboardInterrupt
-
+def test_an_interrupted_gate_goes_on_bit_for_bit(world, stopped):
     method = Context(steps=6, batch=4)
     whole, log = method.fit(*world, 0)
-    with pytest.raises(KeyboardInterrupt):
-        method.fit(*world, 0, {}, Run(tmp_path / "state", "key", tick))
-    again, resumed = method.fit(*world, 0, {}, Run(tmp_path / "state", "key"))
+    again, resumed = stopped(context, lambda run: method.fit(*world, 0, {}, run))
     assert torch.equal(whole.gate.outer, again.gate.outer) and log.loss == resumed.loss
 
 

@@ -7,12 +7,12 @@ import torch
 
 from skillweave.bank import SkillBank
 from skillweave.base import TinyBase
+from skillweave.compose import declared
 from skillweave.compose.declared import OWNER, Declared, Sets, average, check_sets, shares
 from skillweave.compose.sum import Sum
 from skillweave.delta import LowRank
 from skillweave.errors import BadOption, NotFound
 from skillweave.learn.batches import Batches
-from skillweave.learn.loop import Run
 from skillweave.learn.loss import bank_loss, mean_loss
 from skillweave.task import Example
 
@@ -161,17 +161,10 @@ def test_other_mistakes_get_a_sentence(tiny, skills):
         Declared(steps=1).fit(tiny, skills | {"a": LowRank(f)}, ROWS["x"], 0)
 
 
-def test_an_interrupted_run_gives_the_same_bits(tmp_path):
+def test_an_interrupted_run_goes_on_bit_for_bit(stopped):
     base = TinyBase(16)
-
-    def tick(steps, note):
-        if note and len(list(tmp_path.iterdir())) == 0:
-            raise KeyboardInterrupt
-
     experts = {name: LowRank.fresh(base, 2, 2.0, seed) for seed, name in enumerate(("all", "a", "b"))}
     method = Declared(steps=6, batch=4)
     whole, log = method.joint(base, experts, SETS, ROWS, 0)
-    with pytest.raises(KeyboardInterrupt):
-        method.joint(base, experts, SETS, ROWS, 0, Run(tmp_path / "state", "key", tick))
-    again, resumed = method.joint(base, experts, SETS, ROWS, 0, Run(tmp_path / "state", "key"))
+    again, resumed = stopped(declared, lambda run: method.joint(base, experts, SETS, ROWS, 0, run))
     assert all(same(again[name], copies(whole)[name]) for name in whole) and log.loss == resumed.loss

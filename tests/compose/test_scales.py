@@ -10,7 +10,6 @@ from skillweave.compose.scales import Scales, ScalesWithLora
 from skillweave.compose.sum import Sum
 from skillweave.errors import BadOption
 from skillweave.learn.batches import Batches
-from skillweave.learn.loop import Run
 from skillweave.learn.loss import mean_loss
 from skillweave.task import Example
 
@@ -132,14 +131,8 @@ def test_shares_that_cannot_be(world, shares):
         Scales(replay=shares[0], recombined=shares[1]).fit(*world, 0)
 
 
-def test_an_interrupted_composition_gives_the_same_bits(world, tmp_path):
-    def tick(steps, note):
-        if note and len(list(tmp_path.iterdir())) == 0:
-            raise KeyboardInterrupt
-
+def test_an_interrupted_composition_goes_on_bit_for_bit(world, stopped):
     method = ScalesWithLora(steps=6, batch=4)
     whole, log = method.fit(*world, 0)
-    with pytest.raises(KeyboardInterrupt):
-        method.fit(*world, 0, {}, Run(tmp_path / "state", "key", tick))
-    again, resumed = method.fit(*world, 0, {}, Run(tmp_path / "state", "key"))
+    again, resumed = stopped(scales, lambda run: method.fit(*world, 0, {}, run))
     assert torch.equal(whole.alpha, again.alpha) and log.loss == resumed.loss

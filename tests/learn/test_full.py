@@ -8,7 +8,6 @@ from skillweave.delta_full import Dense
 from skillweave.errors import BadOption
 from skillweave.learn import full
 from skillweave.learn.full import Full
-from skillweave.learn.loop import Run
 from skillweave.learn.loss import forced, mean_loss
 from skillweave.learn.pretrain import thawed
 from skillweave.task import Example
@@ -64,15 +63,10 @@ def test_an_unknown_optimiser_is_said(loud):
         Full(optimiser="adam").fit(loud(), EXAMPLES, 0)
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(loud, tmp_path):
-    def tick(steps, note):
-        if note:
-            raise KeyboardInterrupt
-
-    whole, _ = Full(steps=3).fit(loud(), EXAMPLES, 0)
-    with pytest.raises(KeyboardInterrupt):
-        Full(steps=3).fit(loud(), EXAMPLES, 0, Run(tmp_path / "state", "k", tick))
-    again, _ = Full(steps=3).fit(loud(), EXAMPLES, 0, Run(tmp_path / "state", "k"))
+def test_an_interrupted_run_goes_on_bit_for_bit(loud, stopped):
+    method = Full(steps=5)
+    whole, _ = method.fit(loud(), EXAMPLES, 0)
+    again, _ = stopped(full, lambda run: method.fit(loud(), EXAMPLES, 0, run))
     assert all(torch.equal(whole.dense(slot), again.dense(slot)) for slot in whole.slots)
 
 

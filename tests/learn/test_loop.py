@@ -83,7 +83,7 @@ def test_rates_change_on_the_way():
     (_, b), log = run(rates=by_weight)
     assert [step for step, *_ in log.rates] == [0, 5, 10, 15] and log.rates[2][2] == 0
     assert torch.equal(b.tensors["b"], run(Plan(20, stop=10), rates=by_weight)[0][1].tensors["b"])
-    same(run(rates=lambda groups: lambda step: [1, 1]), run())
+    assert same(run(rates=lambda groups: lambda step: [1, 1]), run())
     assert differ(run(rates=by_weight), run())
 
 

@@ -24,9 +24,9 @@ def start():
     return torch.randn(4, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
 
-def run(plan, weights, state=None, batch=batch, after=lambda: None, **more):
+def run(plan, weights, state=None, batch=batch, after=lambda: None, tick=lambda steps, note: None, **more):
     groups = [Group({"weights": weights}, 1e-3), *([Group(more, 0.0)] if more else [])]
-    return train(lambda data: value(weights, data), groups, batch, plan, Run(state, "k"), after=after)
+    return train(lambda data: value(weights, data), groups, batch, plan, Run(state, "k", tick), after=after)
 
 
 @pytest.mark.parametrize("steady", [True, False])
@@ -53,7 +53,9 @@ def test_the_clip_holds_for_plain_steps_too():
 def test_a_stopped_run_goes_on_bit_for_bit_with_what_is_kept(tmp_path, stop, optimiser):
     """What `after` writes into tensors without a gradient is part of the state."""
 
-    def once(state=None, stop=None, weights=None, kept=None):
+    ticks = []
+
+    def once(state=None, stop=None):
         weights, kept = start(), torch.zeros(3, dtype=torch.bool)
         count = torch.zeros(())
 
@@ -61,13 +63,16 @@ def test_a_stopped_run_goes_on_bit_for_bit_with_what_is_kept(tmp_path, stop, opt
             count.add_(1)
             kept[int(count) % 3] ^= True
 
-        run(Plan(8, optimiser=optimiser, stop=stop, save_every=0.0), weights, state, after=after, kept=kept, count=count)
+        plan = Plan(8, optimiser=optimiser, stop=stop, save_every=0.0)
+        run(plan, weights, state, after=after, tick=lambda steps, note: ticks.append(steps), kept=kept, count=count)
         return weights.detach(), kept, count
 
     whole = once()
     once(tmp_path / "state", stop)
+    ticks.clear()
     again = once(tmp_path / "state")
     assert all(torch.equal(one, other) for one, other in zip(whole, again, strict=True)) and whole[2] == 8
+    assert ticks == [stop, *[1] * (8 - stop)]
 
 
 EXAMPLES = [Example(f"say {c}\n", c * n) for c, n in zip("abcdefgh", [1, 2, 3, 1, 2, 3, 1, 2], strict=True)]

@@ -97,5 +97,5 @@ def test_a_probe_is_never_of_a_test_split(tiny):
 def test_a_probe_that_is_not_there(tiny, tmp_path):
     with pytest.raises(NotFound, match="no task `nmber`.* `number`"):
         Probe.of(tiny, "nmber", 3, 0)
-    with pytest.raises(BadData):
+    with pytest.raises(BadData, match="no.jsonl"):
         Probe.of(tiny, str(tmp_path / "no.jsonl"), 3, 0)

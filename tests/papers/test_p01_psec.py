@@ -108,7 +108,9 @@ def test_fixed_strengths_are_the_best_of_three_on_the_examples(family, monkeypat
 
 
 def test_untaught_skills_are_as_large_and_know_nothing(family):
-    for name, skill in untaught(family.skills, 0).items():
+    made = untaught(family.skills, 0)
+    assert set(made) == set(family.skills) and all(skill.factors for skill in made.values())
+    for name, skill in made.items():
         for slot, f in skill.factors.items():
             own = family.skills[name].factors[slot]
             assert torch.equal(f.a.flatten().sort()[0], own.a.flatten().sort()[0]) and not torch.equal(f.a, own.a)

@@ -106,7 +106,7 @@ def test_a_mixture_ends_where_its_shortest_task_does(tmp_path):
     task = Mixture([few, load_task("reverse")])
     assert [task.size(split) for split in SPLITS] == [few.size(split) for split in SPLITS] and task.size("test") > 0
     assert_disjoint(task)
-    with pytest.raises(BadData):
+    with pytest.raises(BadData, match="there is no example"):
         task.example(task.size("test"), "test")
     assert task.example(task.size("train"), "train") == task.example(0, "train")
 
