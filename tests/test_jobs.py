@@ -100,10 +100,20 @@ def test_jobs_wait_for_each_other_and_are_done_once(chain, tmp_path, monkeypatch
     assert again["a"] == answers["a"] | {"pair": [1, 2]} and again["d"]["name"] == "d"
 
 
+def test_what_each_job_cost_is_kept_whichever_run_did_it(chain, tmp_path):
+    folder = tmp_path / "answers"
+    run_jobs(chain[2:], folder, 1, "test")
+    first = jobs.spent(folder)
+    run_jobs(chain, folder, 1, "test")
+    assert len(first) == 2 and set(jobs.spent(folder)) == set("abcd") and jobs.spent(folder).items() >= first.items()
+    assert all(0 < seconds < 60 for seconds in first.values())
+
+
 def test_what_is_done_starts_no_process(chain, tmp_path, monkeypatch):
     (tmp_path / "answers").mkdir()
     for name in "abcd":
         (tmp_path / "answers" / f"{name}.json").write_text(f'"{name}"')
+    (tmp_path / "answers" / "cpu.json").write_text(json.dumps(dict.fromkeys("abcd", 1.0)))
     monkeypatch.setattr(jobs.mp, "get_context", lambda kind: pytest.fail("a process"))
     assert run_jobs(chain, tmp_path / "answers", 2, "test") == {name: name for name in "abcd"}
 

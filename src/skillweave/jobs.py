@@ -10,6 +10,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -34,12 +35,16 @@ class Job:
     """Its share of the progress bar: the number of `tick`s it will make."""
 
 
+COSTS = "cpu.json"
+"""The file beside the answers that says what they cost."""
 _ticks: Any = None
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, title: str) -> dict[str, Any]:
     """Run `jobs` (the most urgent first) and return their answers by name; one found in `folder` is not computed again."""
-    done = {job.name: json.loads(path.read_text()) for job in jobs if (path := folder / f"{job.name}.json").is_file()}
+    known = spent(folder)
+    found = {job.name: folder / f"{job.name}.json" for job in jobs if job.name in known}
+    done = {name: json.loads(path.read_text()) for name, path in found.items() if path.is_file()}
     waiting = [job for job in jobs if job.name not in done]
     if not waiting:
         return done
@@ -66,6 +71,12 @@ def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, title: str) -> dic
     return done
 
 
+def spent(folder: Path) -> dict[str, float]:
+    """The seconds of one core that each job with an answer in `folder` took, whichever run it was done in."""
+    path = folder / COSTS
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def _drive(pool: ProcessPoolExecutor, waiting: list[Job], done: dict[str, Any], folder: Path, workers: int) -> None:
     running: dict[Future, Job] = {}
     while waiting or running:
@@ -77,7 +88,8 @@ def _drive(pool: ProcessPoolExecutor, waiting: list[Job], done: dict[str, Any], 
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
             job = running.pop(future)
-            done[job.name] = future.result()
+            done[job.name], seconds = future.result()
+            atomic_write(folder / COSTS, json.dumps(spent(folder) | {job.name: seconds}))
             atomic_write(folder / f"{job.name}.json", json.dumps(done[job.name]))
 
 
@@ -100,8 +112,9 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _call(name: str, steps: int, run: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    told = 0
+def _call(name: str, steps: int, run: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, float]:
+    """The job's answer, and the seconds of one core that it took."""
+    told, began = 0, time.process_time()
 
     def tick(count: int, note: str) -> None:
         nonlocal told
@@ -110,7 +123,7 @@ def _call(name: str, steps: int, run: Callable[..., Any], arguments: dict[str, A
 
     answer = run(**arguments, tick=tick)
     _ticks.put((name, steps - told, "done"))  # what it did not count: evaluations, and steps it stopped before
-    return answer
+    return answer, time.process_time() - began
 
 
 def _listen(ticks, tick, stop: threading.Event) -> None:

@@ -77,7 +77,7 @@ def test_a_bridge_without_skills_of_its_own_is_kept_too(cli, two, tmp_path):
         (("sums", *BRIDGE), "a bridge joins two models, and `sums` names one"),
         (("sums", "keys", "words", *BRIDGE), "`keys` was learned on tiny-48 and `words` on tiny-32"),
         (("sums", "keys", *BRIDGE, "--set", "augment=tiny"), "`sums` was learned on tiny-32 and `keys` on tiny-48"),
-        (("sums", *BRIDGE, "--set", "augment=tinny"), "no base `tinny`"),
+        (("sums", *BRIDGE, "--set", "augment=tinny"), "`tinny` is neither a folder nor a model"),
         (("sums", "keys", *BRIDGE, "--set", "every=0"), "every is 0"),
         (("sums", "keys", *BRIDGE, "--set", "heads=7"), "7 heads do not divide the width of tiny-32, 32"),
         (("sums", "keys", "--method", "sum", "--task", "key-sums"), "join the two bases: --method bridge"),

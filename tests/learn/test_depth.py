@@ -228,16 +228,13 @@ SPOILED = {
     "no base": (about(base="tiny"), "does not say which layers of which base"),
     "layers out of range": (about(layers=[0, 7]), "the layers to copy are 0, 7"),
     "other layers": (about(layers=[0, 1]), "does not hold the weights of the copied layers"),
-    "another file": (lambda folder: (folder / FILE).write_bytes(b"x" * 99), "is not the file"),
-    "no file": (lambda folder: (folder / FILE).unlink(), "cannot be read"),
-    "not safetensors": (
-        lambda folder: [(folder / FILE).write_bytes(b"x" * 99), about(delta=sha256_file(folder / FILE))(folder)],
-        "cannot be read",
-    ),
+    "another file": (about(delta="0" * 64), "is not the file"),
+    "no file": (lambda folder: (folder / FILE).unlink(), "has no delta.safetensors"),
+    "not safetensors": (lambda folder: (folder / FILE).write_bytes(b"x" * 99), "is corrupt: .* is truncated: 99 bytes"),
     "one weight less": (delta(lambda tensors: tensors.pop(FIRST)), "does not hold the weights"),
     "another shape": (delta(lambda tensors: tensors.update({FIRST: torch.zeros(3, 3)})), "does not hold the weights"),
-    "not a number": (delta(lambda tensors: tensors[FIRST].fill_(torch.nan)), "not finite numbers"),
-    "whole numbers": (delta(lambda tensors: tensors.update({FIRST: tensors[FIRST].int()})), "not finite numbers"),
+    "not a number": (delta(lambda tensors: tensors[FIRST].fill_(torch.nan)), "values that are not finite"),
+    "whole numbers": (delta(lambda tensors: tensors.update({FIRST: tensors[FIRST].int()})), "is in int32, not in 16 or 32"),
 }
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from skillweave.errors import NotFound
+from skillweave.files import atomic_write
 from skillweave.papers import reproduction
-from skillweave.papers.reproduction import cpu_minutes, load, reproduce, summary
+from skillweave.papers.reproduction import load, reproduce, summary
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ def paper(monkeypatch):
     """Paper 47 as a module of three seeds, run in this process."""
 
     def in_this_process(jobs, folder, workers, title):
+        costs = {"seed 0": 30.0, "seed 1": 60.0, "seed 2": 1.0, "seed 3": 1.0, "seed 4": 1.0}
+        atomic_write(folder / "cpu.json", json.dumps(costs))
         return {job.name: job.run(**job.arguments, tick=lambda n, note: None) for job in jobs}
 
     module = types.SimpleNamespace(
@@ -59,18 +62,7 @@ def test_the_result_file(paper, tmp_path):
     assert result["command"].startswith("skillweave reproduce 47 --effort paper --seeds 2")
     assert result["values"]["arms"]["ours"]["exact"]["mean"] == pytest.approx(0.55)
     assert result["values"]["runs"][1] == one_seed(None, 1, None)
-
-
-def test_what_seeds_cost_adds_up_over_their_runs_alone(tmp_path):
-    assert cpu_minutes(tmp_path, (0,), 2.0) == 2 and cpu_minutes(tmp_path, (1,), 2.0) == 2
-    assert cpu_minutes(tmp_path, (0, 1, 2), 0.0) == 4  # all of them found
-    assert cpu_minutes(tmp_path, (1,), 1.0) == 3  # once more, after an interruption
-    assert cpu_minutes(tmp_path, (100,), 7.0) == 7 and cpu_minutes(tmp_path, (0, 1, 2), 0.0) == 5  # another seed is not ours
-
-
-def test_only_this_command_is_counted(monkeypatch):
-    monkeypatch.setattr(reproduction.resource, "getrusage", lambda who: types.SimpleNamespace(ru_utime=90.0, ru_stime=30.0))
-    assert reproduction._used() == 2
+    assert result["cpu_minutes"] == 1.5  # of the two seeds that are reported, and of no other in the folder
 
 
 def test_every_seed_has_the_same_arms():

@@ -1,9 +1,9 @@
 """The one training loop: AdamW with linear decay on whatever tensors it is given, resumable bit for bit.
 
 Plain gradient steps (SGD) are there for methods that need the gradient's own size. Everything that decides a step is a function
-of (seed, step), so a state is: the tensors, the two moments of AdamW, the step and the log. It is saved aside and renamed, so a
-process killed at any moment finds the last whole state. With one thread the resumed run gives the same bits as one that was
-never stopped.
+of (seed, step), so a state is: the tensors, what AdamW knows of each (two moments and a count of steps, since a tensor that a
+step does not use is not stepped), and the log. It is saved aside and renamed, so a process killed at any moment finds the last
+whole state. With one thread the resumed run gives the same bits as one that was never stopped.
 """
 
 import json
@@ -30,6 +30,10 @@ Rates = Callable[[int], Sequence[float] | None]
 
 BETAS = (0.9, 0.99)
 """AdamW's memory: runs here last tens to hundreds of steps, so the second moment must not remember a thousand."""
+
+
+MEMORY = {"m": "exp_avg", "v": "exp_avg_sq", "s": "step"}
+"""What is saved of a tensor beside itself, and AdamW's name for it."""
 
 
 PIECE = 512
@@ -178,10 +182,10 @@ def _optimiser(groups: Sequence[Group], plan: Plan) -> torch.optim.Optimizer:
 
 
 def _tensors(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All that a state holds: the tensors and, of AdamW, their two moments."""
+    """All that a state holds: the tensors and what AdamW knows of each."""
     kinds: dict[str, Callable[[Tensor], Tensor]] = {"": lambda t: t.detach()}
     if isinstance(optimiser, torch.optim.AdamW):
-        kinds |= {f":{k}": lambda t, n=n: optimiser.state[t][n] for k, n in (("m", "exp_avg"), ("v", "exp_avg_sq"))}
+        kinds |= {f":{k}": lambda t, n=n: optimiser.state[t][n] for k, n in MEMORY.items()}
     return {f"{name}{kind}": of(tensor) for name, tensor in named.items() for kind, of in kinds.items()}
 
 
@@ -206,6 +210,4 @@ def _load(path: Path | None, key: str, named: Mapping[str, Tensor], optimiser: t
         return Log(), 0
     for name, tensor in wanted.items():
         tensor.copy_(saved[name])
-    for entry in optimiser.state.values():
-        entry["step"].fill_(float(len(log.loss)))
     return log, len(log.loss)

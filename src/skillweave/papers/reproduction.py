@@ -10,10 +10,8 @@ A file `pNN_name.py` holds what is that paper's alone:
 """
 
 import importlib
-import json
 import pkgutil
 import re
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +20,8 @@ from typing import Any
 
 from .. import __version__, papers
 from ..errors import NotFound
-from ..files import atomic_write, sha256_json
-from ..jobs import Job, run_jobs
+from ..files import sha256_json
+from ..jobs import Job, run_jobs, spent
 from ..measure.stats import student
 from ..record import write_result
 from ..result import Estimate, Table
@@ -70,9 +68,8 @@ def reproduce(
     numbers = tuple(range(seed, seed + (seeds or how.seeds)))
     folder = folder_of(library, number, effort, how)
     jobs = [Job(f"seed {n}", module.seed, {"effort": how, "seed": n}, steps=getattr(how, "ticks", 1)) for n in numbers]
-    before = _used()
     answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})")
-    minutes = cpu_minutes(folder, numbers, _used() - before)
+    costs = spent(folder)
     runs = [answers[job.name] for job in jobs]
     report = Reproduction(
         number, paper.title, effort, numbers, summary(runs), module.CRITERION, module.judge(runs), module.LIMITS,
@@ -85,7 +82,7 @@ def reproduce(
             kind="reproduction",
             command=f"skillweave reproduce {number} --effort {effort} --seeds {len(numbers)} --out {out}",
             seeds=numbers,
-            cpu_minutes=minutes,
+            cpu_minutes=sum(costs[job.name] for job in jobs) / 60,
             verdict=report.verdict,
             values={
                 "criterion": report.criterion,
@@ -95,24 +92,6 @@ def reproduce(
             },
         )
     return report
-
-
-def cpu_minutes(folder: Path, seeds: Sequence[int], used: float) -> float:
-    """Of the workers of all runs that left answers for `seeds` in `folder`, with the `used` ones of this run.
-
-    Seeds may be run one by one, and then together.
-    """
-    own = folder / f"cpu {seeds[0]} to {seeds[-1]}.json"
-    before = json.loads(own.read_text()) if own.is_file() else 0.0
-    atomic_write(own, json.dumps(before + used))
-    spans = {path: {int(seed) for seed in re.findall(r"[0-9]+", path.stem)} for path in folder.glob("cpu *.json")}
-    return sum(json.loads(path.read_text()) for path, span in spans.items() if span <= set(seeds))
-
-
-def _used() -> float:
-    """Minutes of the processor that processes of ours have used and ended with."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (used.ru_utime + used.ru_stime) / 60
 
 
 def folder_of(library: Path, number: int, effort: str, how: Any) -> Path:
