@@ -11,6 +11,7 @@ from skillweave import quickstart_arms as arms
 from skillweave.base import TinyBase
 from skillweave.errors import LibraryError
 from skillweave.jobs import Job
+from skillweave.learn.loop import Run
 from skillweave.learn.sft import SFT
 from skillweave.library import Library
 
@@ -180,16 +181,27 @@ def test_the_best_step_of_the_search_is_taken(small, tmp_path, monkeypatch):
     at.work.mkdir(parents=True)
     found = {1e-3: [(1, 0.2, 1.0), (2, 0.5, 2.0), (4, 0.5, 2.5)], 2e-3: [(1, 0.1, 0.5), (2, 0.5, 2.1), (4, 0.4, 2.2)]}
     for rate, looks in found.items():
-        (at.work / f"search {rate:g}.json").write_text(json.dumps({"looks": looks, "seconds": 60.0}))
+        (at.work / f"search {rate:g}.json").write_text(json.dumps({"rate": rate, "looks": looks, "seconds": 60.0}))
     monkeypatch.setattr(arms, "test", lambda at, skill, seconds: {"seconds": seconds})
     answer = arms.fresh(at, 0.0, lambda steps, note: None)
     assert answer["chosen"] == {"lr": 1e-3, "steps": 2} and 120 < answer["seconds"] < 150
 
 
-def test_the_search_looks_at_four_points(small, tmp_path):
-    found = arms.search(arms.Setting(SMALL, tmp_path, 0), 1e-3, lambda steps, note: None)
-    steps, right, loss = zip(*found["looks"], strict=True)
-    assert steps == (1, 2, 3, 4) and all(0 <= share <= 1 for share in right) and all(2 < nats < 8 for nats in loss)
+def test_the_better_rate_is_searched_on_from_where_it_stopped(small, tmp_path):
+    at = arms.Setting(SMALL, tmp_path / "library", 0)
+    at.work.mkdir(parents=True)
+    halves = {rate: arms.search(at, rate, lambda steps, note: None) for rate in SMALL.rates}
+    assert len(halves) == 2 and all([steps for steps, *_ in half["looks"]] == [1, 2] for half in halves.values())
+    for rate, half in halves.items():
+        half["looks"] = [(steps, float(rate == 1e-3), loss) for steps, _, loss in half["looks"]]
+        (at.work / f"search {rate:g}.json").write_text(json.dumps(half))
+    on = [arms.search(at, None, lambda steps, note: None) for _ in range(2)]  # the second time, as after a kill
+    steps, right, loss = zip(*on[0]["looks"], strict=True)
+    assert on[0]["rate"] == 1e-3 and steps == (3, 4) and all(0 <= share <= 1 for share in right)
+    assert on[1]["looks"] == on[0]["looks"]
+    bank, rest = arms._new(at), [example for i, example in enumerate(at.invoices) if i % 3]
+    arms._teach(bank, replace(SMALL.few, lr=1e-3), rest, 0, Run())
+    assert loss[-1] == arms.mean_loss(bank, at.invoices[::3])  # as if it had never stopped
 
 
 def test_only_the_paper_effort_has_the_control(tmp_path):

@@ -1,6 +1,9 @@
 """The jobs of the quickstart: learn a skill, and every way of using 24 invoices. Each runs in a process of its own."""
 
 import json
+import math
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
@@ -170,15 +173,22 @@ def weave(at: Setting, method: Scales, save: bool, tick: Tick) -> dict[str, Any]
     return tested | {"alpha": woven.strengths.mean(1).tolist()}
 
 
-def search(at: Setting, rate: float, tick: Tick) -> dict[str, Any]:
-    """How a third of the 24 invoices is answered while a fresh LoRA learns the others, at four points of the way.
+def search(at: Setting, rate: float | None, tick: Tick) -> dict[str, Any]:
+    """How a third of the 24 invoices is answered while a fresh LoRA learns the others, at two points of one half of the way.
 
-    A look is (steps, share of right fields, nats per token). Loss alone would stop a LoRA too early: it grows with certainty
-    while the answers still get better.
+    The first half at `rate`; with None the second half of the rate that looked best, from where its first half stopped
+    (successive halving, 1502.07943). A look is (steps, share of right fields, nats per token). Loss alone would stop a LoRA
+    too early: it grows with certainty while the answers still get better.
     """
-    method = replace(at.effort.few, lr=rate)
+    began, most, half = time.process_time(), at.effort.few.steps, rate is not None
+    rate = rate or _best(at)[0]
+    state = at.work / f"search {rate:g}.safetensors"
+    if half:
+        forget(state)
+    else:
+        state = Path(shutil.copy(state, at.work / "search on.safetensors"))  # so that it can be gone on from once more
     held, rest = at.invoices[::3], [example for i, example in enumerate(at.invoices) if i % 3]
-    looks = {round(method.steps * share) for share in (0.25, 0.5, 0.75, 1.0)}
+    looks = {round(most * share) for share in ((0.25, 0.5) if half else (0.75, 1.0))}
     seen: list[tuple[int, float, float]] = []
     done = 0
 
@@ -190,9 +200,20 @@ def search(at: Setting, rate: float, tick: Tick) -> dict[str, Any]:
             seen.append((done, sum(map(sum, parts)) / sum(map(len, parts)), mean_loss(bank, held)))
         tick(steps, note)
 
-    bank = _new(at)
-    log = _teach(bank, method, rest, at.seed, look)
-    return {"looks": seen, "seconds": log.cpu_seconds}
+    bank, method = _new(at), replace(at.effort.few, lr=rate)
+    _teach(bank, method, rest, at.seed, replace(at.run(look, method, "search"), state=state), most // 2 if half else most)
+    return {"rate": rate, "looks": seen, "seconds": time.process_time() - began}
+
+
+def _best(at: Setting) -> tuple[float, int]:
+    """The rate and number of steps that looked best in the searches that are done."""
+    looks = [(-right, loss, run["rate"], steps) for run in _searches(at) for steps, right, loss in run["looks"]]
+    *_, rate, steps = min(looks)
+    return rate, steps
+
+
+def _searches(at: Setting) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(at.work.glob("search *.json"))]
 
 
 def fresh(at: Setting, more: float, tick: Tick) -> dict[str, Any]:
@@ -200,9 +221,7 @@ def fresh(at: Setting, more: float, tick: Tick) -> dict[str, Any]:
 
     more: share of the examples that are recombined from the 24 and the skills' own data, as in the weaving arm.
     """
-    found = {rate: json.loads((at.work / f"search {rate:g}.json").read_text()) for rate in at.effort.rates}
-    choices = [(-right, loss, rate, steps) for rate, run in found.items() for steps, right, loss in run["looks"]]
-    *_, rate, steps = min(choices)
+    rate, steps = _best(at)
     method = replace(at.effort.few, lr=rate)
     examples = at.invoices
     if more:
@@ -211,8 +230,8 @@ def fresh(at: Setting, more: float, tick: Tick) -> dict[str, Any]:
         made = recombine(at.invoices, carried_by(at.members), round(count * more), at.seed)
         examples = mixture([(at.invoices, 1 - more), (made, more)], count, at.seed)
     bank = _new(at)
-    log = _teach(bank, method, examples, at.seed, tick, steps)
-    searched = sum(run["seconds"] for run in found.values())
+    log = _teach(bank, method, examples, at.seed, Run(tick=tick), steps)
+    searched = sum(run["seconds"] for run in _searches(at))
     chosen = {"lr": rate, "steps": steps}
     return test(at, bank.skills["new"].detach(), log.cpu_seconds + searched) | {"chosen": chosen}
 
@@ -222,7 +241,7 @@ def single(at: Setting, tick: Tick) -> dict[str, Any]:
     losses = {name: mean_loss(SkillBank(at.base, {name: skill}), at.invoices) for name, skill in at.weights.items()}
     best = min(losses, key=losses.__getitem__)
     bank = _new(at, at.weights[best].learner())
-    log = _teach(bank, at.effort.few, at.invoices, at.seed, tick)
+    log = _teach(bank, at.effort.few, at.invoices, at.seed, Run(tick=tick))
     return test(at, bank.skills["new"].detach(), log.cpu_seconds) | {"chosen": {"skill": best}}
 
 
@@ -269,7 +288,8 @@ def _new(at: Setting, start: LowRank | None = None) -> SkillBank:
     return SkillBank(at.base, {"new": start or LowRank.fresh(at.base, few.rank, few.scale, at.seed)})
 
 
-def _teach(bank: SkillBank, method: SFT, examples: Sequence[Example], seed: int, tick: Tick, stop: int | None = None) -> Log:
-    """Train the LoRA of `bank` for `stop` steps of the course of `method`."""
+def _teach(bank: SkillBank, method: SFT, examples: Sequence[Example], seed: int, run: Run, stop: int | None = None) -> Log:
+    """Train the LoRA of `bank` for `stop` steps of the course of `method`; a state is saved at the end alone."""
     batches, group = Batches(bank.base, examples, method.batch, seed), Group(bank.skills["new"].tensors(), method.lr)
-    return train(lambda batch: bank_loss(bank, batch), [group], batches.at, Plan(method.steps, stop=stop), Run(tick=tick))
+    plan = Plan(method.steps, stop=stop, save_every=math.inf)
+    return train(lambda batch: bank_loss(bank, batch), [group], batches.at, plan, run)
