@@ -10,7 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 EFFORT ?= fair
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-TEST := $(BIN)/python -m pytest -m "not slow" --jaxtyping-packages=skillweave,beartype.beartype
+SPREAD := -n auto --maxprocesses 8 --dist loadfile
+TEST := $(BIN)/python -m pytest -m "not slow" $(SPREAD) --jaxtyping-packages=skillweave,beartype.beartype
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test docs lint types constraints changelog
@@ -23,7 +24,7 @@ quickstart: $(VENV)/.runtime
 	@$(BIN)/skillweave quickstart --effort $(EFFORT) $(ARGS)
 
 test: $(VENV)/.dev
-	@echo "running the fast tests (shapes checked, warnings are errors)"
+	@echo "running the fast tests, a file to a core (shapes checked, warnings are errors)"
 	@OMP_NUM_THREADS=1 $(TEST) $(ARGS)
 
 docs: $(VENV)/.dev

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from skillweave.bank import SkillBank
-from skillweave.composition import NEW, Composition
+from skillweave.composition import NEW, Composition, load_parts, save_parts
+from skillweave.delta import LowRank
+from skillweave.delta_full import Dense, Sparse
 from skillweave.errors import BadName
 from skillweave.skill import check_name
 
@@ -44,3 +46,20 @@ def test_new_weights_are_at_full_strength(tiny, random_skill, skills, alpha):
 def test_no_skill_can_be_called_as_the_new_weights_are():
     with pytest.raises(BadName):
         check_name(NEW)
+
+
+def test_parts_of_every_kind_come_back_as_they_were(tiny, skills, tmp_path):
+    slot, f = next(iter(skills["b"].factors.items()))
+    sparse = Sparse(torch.tensor([0, 5]), torch.tensor([0.5, -2.0]), f.shape, 0.5)
+    parts = {
+        "a": skills["a"],
+        "dense": LowRank({}, full={slot: Dense(f.dense())}),
+        "both": LowRank({slot: f}, full={slot: sparse}),
+    }
+    save_parts(tmp_path, tiny, parts)
+    again = load_parts(tmp_path, tuple(parts))
+    for name, skill in parts.items():
+        for slot in (*skill.factors, *skill.full):
+            whole, read = (sum(part.dense() for part in one.parts(slot)) for one in (skill, again[name]))
+            assert torch.allclose(whole, read, atol=1e-6) and whole.abs().max() > 0.01, (name, slot)
+    assert set(again["both"].full) == set(again["both"].factors) == {slot} and set(again["dense"].factors) == set()

@@ -87,6 +87,10 @@ DAMAGE = {
     ),
     "a flat change": (lambda old: old | {f"{DENSE}.dense": torch.zeros(60)}, "has the shape .60,., not rows and columns"),
     "factors that do not fit": (lambda old: old | {f"{BOTH}.a": torch.zeros(3, 10)}, r"do not fit: \(6, 2\) and \(3, 10\)"),
+    "factors of no rank": (
+        lambda old: old | {f"{BOTH}.a": torch.zeros(0, 10), f"{BOTH}.b": torch.zeros(6, 0)},
+        r"do not fit: \(6, 0\) and \(0, 10\)",
+    ),
     "parts that differ": (lambda old: old | {f"{BOTH}.b": torch.zeros(5, 2)}, "differ in shape"),
     "another name": (lambda old: old | {"note": torch.zeros(1)}, "holds `note`, which is no part"),
     "nothing": (lambda old: {}, "holds no weights"),
@@ -94,7 +98,7 @@ DAMAGE = {
 
 
 def test_all_ways_of_damage_are_known():
-    assert len(DAMAGE) == 23
+    assert len(DAMAGE) == 24
 
 
 @pytest.mark.parametrize("how", DAMAGE)

@@ -1,6 +1,7 @@
 """Declared skills: the mean is exact, what is not declared stays as it is, tasks have the shares of the formula."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -154,8 +155,6 @@ def test_other_mistakes_get_a_sentence(tiny, skills):
     with pytest.raises(NotFound, match="no skill `c` in the bank"):
         Sets(SkillBank(tiny, skills), [("c",)])
     slot = next(iter(tiny.linears))
-    from dataclasses import replace
-
     f = skills["a"].factors | {slot: replace(skills["b"].factors[slot], bias=torch.ones(tiny.linears[slot].out_features))}
     with pytest.raises(BadOption, match=r"a bias \(`.*`\) cannot be thinned out or learn on"):
         Declared(steps=1).fit(tiny, skills | {"a": LowRank(f)}, ROWS["x"], 0)
@@ -168,3 +167,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(stopped):
     whole, log = method.joint(base, experts, SETS, ROWS, 0)
     again, resumed = stopped(declared, lambda run: method.joint(base, experts, SETS, ROWS, 0, run))
     assert all(same(again[name], copies(whole)[name]) for name in whole) and log.loss == resumed.loss
+
+
+def test_an_embedding_cannot_learn_on(skills):
+    slot, f = next(iter(skills["a"].factors.items()))
+    with pytest.raises(BadOption, match=rf"a table of embeddings \(`{slot}`\) cannot be thinned out or learn on"):
+        LowRank({slot: replace(f, lookup=True)}).learner()

@@ -238,3 +238,13 @@ def test_every_step_is_looked_at_after_it_was_taken(world, monkeypatch):
     draw = torch.Generator().manual_seed(0)
     start = sum(torch.rand(mask.shape, generator=draw).sum() for mask in top(skill, count).values())
     assert len(seen) == 2 and seen[0] != start and seen[1] != seen[0]
+
+
+def test_of_masks_with_as_many_right_answers_the_surer_is_better(monkeypatch, tiny):
+    learned, valid, surer = ([Example(name, "x")] * n for name, n in (("learned", 2), ("valid", 3), ("surer", 2)))
+    answers = {"learned": ([1, 0], [1.0, 3.0]), "valid": ([1, 1, 0], [2.0, 2.0, 5.0]), "surer": ([1, 0], [1.0, 2.0])}
+    monkeypatch.setattr(module, "forced", lambda bank, some: answers[some[0].prompt])
+    both = module._quality(tiny, LowRank({}), learned, valid)
+    assert both.tolist() == pytest.approx([1 / 2 + 2 / 3, -(2.0 + 3.0)])
+    assert module._quality(tiny, LowRank({}), learned, ()).tolist() == pytest.approx([1 / 2, -2.0])
+    assert module._quality(tiny, LowRank({}), surer, valid).tolist() > both.tolist()

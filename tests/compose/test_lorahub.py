@@ -118,3 +118,23 @@ def test_the_search_finds_the_floor_of_a_stretched_bowl(numbers, stretch):
         asked = search.ask()
         search.tell(asked, (np.square(asked - wanted) * weights).sum(1))
     assert np.abs(search.mean - wanted).max() < 1e-4
+
+
+def test_what_lies_outside_the_bound_is_worth_less_than_its_edge(world, monkeypatch):
+    told = []
+
+    class Asked:
+        def __init__(self, start, spread, candidates, seed):
+            self.candidates = np.zeros((candidates, len(start)))
+            self.candidates[1, 0], self.candidates[2, 0] = 1.5, 3.5
+
+        def ask(self):
+            return self.candidates
+
+        def tell(self, asked, scores):
+            told.append((asked, scores))
+
+    monkeypatch.setattr(lorahub, "Evolution", Asked)
+    LoraHub(steps=1, candidates=lorahub.LEAST, most=1.5).fit(*world, 0)
+    ((asked, scores),) = told
+    assert asked[2, 0] == 3.5 and scores[2] - scores[1] == pytest.approx(2.0**2, abs=1e-5) and scores[0] != scores[1]

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from skillweave.compose import router
+from skillweave.compose import router, routing
 from skillweave.compose.arrow import Arrow, direction
 from skillweave.compose.router import Router
 from skillweave.compose.routing import TopK, present
 from skillweave.delta import Factors, LowRank
+from skillweave.delta_full import Dense
 from skillweave.errors import BadData, BadOption
 from skillweave.task import Example
 
@@ -157,3 +158,19 @@ def test_arrow_needs_a_temperature_and_a_router_examples(base, skills):
         Router().fit(base, skills, [], 0)
     woven, _ = Arrow().fit(base, skills, [], 0)
     assert torch.equal(woven.strengths, torch.zeros(3, base.layers)) and set(present(skills)) == set(woven.router.rows)
+
+
+def test_arrow_needs_factors(base, skills):
+    slot = next(iter(base.linears))
+    whole = LowRank({}, full={slot: Dense(skills["b"].factors[slot].dense())})
+    with pytest.raises(BadOption, match=rf"a dense or sparse change \(`{slot}`\) has no factors"):
+        Arrow().fit(base, {"a": skills["a"], "b": whole}, [], 0)
+
+
+def test_the_report_looks_at_a_few_prompts_cut_to_the_window(base, skills, monkeypatch):
+    seen, hidden = [], base.hidden
+    monkeypatch.setattr(base, "hidden", lambda tokens: seen.append(tokens.shape[1]) or hidden(tokens))
+    long = Example("ab" * base.window, "c")
+    woven, _ = Arrow().fit(base, skills, [long, Example("", "c"), *[Example("ab", "c")] * 40], 0)
+    assert seen == [base.window, 1, *[3] * (routing.LOOKED_AT - 2)]
+    assert torch.allclose(woven.strengths.sum(0), torch.ones(base.layers))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from skillweave.errors import BadData, NotFound
+from skillweave.learn import probe as module
 from skillweave.learn.loss import base_loss
 from skillweave.learn.probe import Probe, bypassed, layer_importance, unit_importance
 from skillweave.measure.text import documentation_of
@@ -99,3 +100,23 @@ def test_a_probe_that_is_not_there(tiny, tmp_path):
         Probe.of(tiny, "nmber", 3, 0)
     with pytest.raises(BadData, match="no.jsonl"):
         Probe.of(tiny, str(tmp_path / "no.jsonl"), 3, 0)
+
+
+def test_slopes_are_averaged_over_the_batches(loud, probe):
+    base = loud()
+    weight = base.stack[1].mlp.down_proj.weight.requires_grad_()
+    try:
+        once, thrice = (
+            unit_importance(lambda batch: base_loss(base, batch), {"w": weight}, Probe(probe.batches * times))
+            for times in (1, 3)
+        )
+    finally:
+        weight.requires_grad_(False)
+    assert thrice.item() == pytest.approx(once.item(), rel=1e-5) and once > 0
+
+
+def test_a_docstring_of_a_word_is_not_looked_at(tiny, monkeypatch):
+    long = "x" * module.SHORTEST
+    monkeypatch.setattr(module, "documentation_of", lambda split: ["x" * (module.SHORTEST - 1), long])
+    (batch,) = Probe.of(tiny, "docstrings", 2, 0).batches
+    assert batch.tokens.tolist() == [tiny.encode(long[: module.CHARACTERS], start=True)[: tiny.window]]
