@@ -12,6 +12,7 @@ from skillweave.learn import pretrain as module
 from skillweave.learn.batches import Batches
 from skillweave.learn.loop import Plan, Run
 from skillweave.learn.pretrain import but, groups_of, pretrain, sealed, text_loss, thawed, weights_digest
+from skillweave.slots import rounded
 from skillweave.task import Example
 
 FOUR = [Example(f"say {c}\n", c * (3 + i)) for i, c in enumerate("abcd")]
@@ -65,6 +66,38 @@ def test_an_interrupted_run_gives_the_same_bits(tiny, trained, tmp_path, monkeyp
         pretrain(tiny, FOUR, **QUICK, run=Run(tmp_path / "state", "key", tick))
     base, log = pretrain(tiny, FOUR, **QUICK, run=Run(tmp_path / "state", "key", tick))
     assert ticks[7] >= 6 and base.digest == trained[0].digest and log.loss == trained[1].loss
+
+
+def test_rounded_products_learn_as_much_and_resume(tiny, trained, tmp_path, monkeypatch):
+    base, log = pretrain(tiny, FOUR, **QUICK, bf16=True)
+    assert log.loss[:5] == pytest.approx(trained[1].loss[:5], rel=0.02) and log.loss != trained[1].loss
+    assert log.loss[-1] < 0.1 and base.dtype == torch.float32
+    text = Batches(tiny, FOUR, 4, 0, True).at(0)
+    assert text_loss(base, text) == text_loss(Base("b", "b", base.model, base.tokenizer), text), "it still rounds"
+
+    def tick(steps, note):
+        ticks.append(steps)
+        if len(ticks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "Plan", partial(Plan, save_every=-1.0))
+    ticks = []
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tiny, FOUR, **QUICK, bf16=True, run=Run(tmp_path / "state", "key", tick))
+    again, _ = pretrain(tiny, FOUR, **QUICK, bf16=True, run=Run(tmp_path / "state", "key", tick))
+    assert ticks[3] == 3 and again.digest == base.digest
+
+
+def test_only_products_are_rounded(tiny):
+    """Each linear layer gives what its rounded input and weights give, in fp32, and so do its gradients."""
+    layer = next(iter(tiny.linears.values()))
+    x = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with rounded():
+        y = layer(x)
+    exact = F.linear(x.bfloat16().float(), layer.weight.bfloat16().float())
+    assert y.dtype == torch.float32 and torch.equal(y, exact.bfloat16().float()) and not torch.equal(y, layer(x))
+    (mine,), (theirs,) = torch.autograd.grad(y.sum(), x), torch.autograd.grad(exact.sum(), x)
+    assert torch.allclose(mine, theirs, rtol=0.02, atol=0.02)
 
 
 def test_the_loss_is_the_models_own(tiny):

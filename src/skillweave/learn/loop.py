@@ -68,6 +68,8 @@ class Plan:
     """Stop after so many steps, with the rates of the whole course; None for all of them."""
     save_every: float = 15.0
     """Seconds between saved states."""
+    piece: int = PIECE
+    """Positions of a batch that are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def train(
         data = batch(step)
         optimiser.zero_grad()
         number = 0.0
-        for piece in data.pieces(PIECE):
+        for piece in data.pieces(plan.piece):
             value = loss(piece) * (len(piece.labels) / max(1, len(data.labels)))
             value.backward()
             number += value.item()
