@@ -336,6 +336,13 @@ def test_tasks_are_listed_and_shown(cli):
 
     listed = json.loads(cli("tasks", "--json").out)["tasks"]
     assert [task["name"] for task in listed] == list(TASKS) and len(listed) >= 4
+    by_name = {task["name"]: task for task in listed}
+    assert all(task["audit"]["truth"] == 1 and task["audit"]["fault"] == "" for task in listed)
+    assert (by_name["country"]["sizes"]["test"], by_name["chain"]["depths"], by_name["key-sums"]["depths"]) == (58, [2], [2])
+    rows = cli("tasks").out.splitlines()
+    assert rows[0].split() == ["task", "size", "depth", "guess", "audit", "description"] and len(rows) == len(TASKS) + 1
+    assert next(row for row in rows if row.startswith("functions-small")).split()[1:5] == ["∞", "1-2", "0.00", "sound"]
+    assert cli("tasks", "-n", "0").err.startswith("error: n is 0")
     shown = json.loads(cli("tasks", "show", "date", "-n", "2", "--split", "valid", "--seed", "1", "--json").out)["examples"]
     assert [example["prompt"] for example in shown] == [e.prompt for e in load_task("date", 1).take(2, "valid")]
     assert cli("tasks", "show", "date").out.count("\n") == 4

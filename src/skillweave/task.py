@@ -37,6 +37,8 @@ class Task(ABC):
     splits: tuple[str, ...] = SPLITS
     setting: str = ""
     """What sets the task apart from others of its name: with the name it gives each its own random numbers."""
+    depths: tuple[int, ...] = (1,)
+    """How many steps an answer takes, one after the other: all the numbers that occur."""
     wrong_at_most: float = 0.0
     """The highest score in [0, 1] that a wrong answer may get; 0 for an exact match."""
 

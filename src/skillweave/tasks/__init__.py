@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import NotFound
-from ..task import Task
+from ..task import Task, assert_disjoint
 
 TASKS = {
     "date": "skillweave.tasks.records:Date",
@@ -34,14 +34,21 @@ TASKS = {
     "key-sums": "skillweave.tasks.keyed:KeySums",
     "sprites": "skillweave.tasks.sprites:Sprites",
 }
+LOOKED_AT = 16
+"""Examples of each split that are compared when a task is loaded; `skillweave tasks` and the tests look at more."""
 
 
 def load_task(name: str, seed: int = 0) -> Task:
-    """The task called `name`; NotFound with the nearest name if there is none."""
+    """The task called `name`; NotFound with the nearest name if there is none.
+
+    A task whose splits share something among their first examples is not handed out.
+    """
     if name not in TASKS:
         raise NotFound("task", name, TASKS, hint="skillweave tasks")
     module, kind = TASKS[name].split(":")
-    return getattr(import_module(module), kind)(seed)
+    task = getattr(import_module(module), kind)(seed)
+    assert_disjoint(task, LOOKED_AT)
+    return task
 
 
 def load_data(path: str | Path, seed: int = 0) -> Task:

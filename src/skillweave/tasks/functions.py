@@ -77,7 +77,7 @@ class FunctionChain(Task):
         seen, unseen = halves(pool)
         self.functions = {"all": pool, "seen": seen, "unseen": unseen}[_known("half", half, WHICH)]
         """Those that are nested here."""
-        self.depths = (depth,) if isinstance(depth, int) else tuple(depth)
+        self.depths = (depth,) if isinstance(depth, int) else tuple(sorted(set(depth)))
         if not self.depths or not all(1 <= depth <= DEEPEST for depth in self.depths):
             raise BadOption(f"depth is {depth}.", f"give one or more numbers from 1 to {DEEPEST}")
         if _known("pairs", pairs, WHICH) == "unseen" and min(self.depths) < 2:

@@ -89,6 +89,7 @@ class Words(Task):
         self.name = " ".join(functions)
         self.description = f"words of {lengths[0]}-{lengths[1]} letters -> {', then '.join(functions)}"
         self.template = " ".join((labels or {}).get(name, name) for name in functions) + ": {input}\n"
+        self.depths = (len(functions),)
         self._functions = [table[name] for name in functions]
         self._letters, self._lengths = letters, lengths
 
@@ -138,6 +139,7 @@ class Mixture(Task):
         if len(self.shares) != len(tasks) or min(self.shares) < 0 or sum(self.shares) <= 0:
             raise BadOption(f"the shares of {len(tasks)} tasks are {self.shares}.", "give one a task, none below 0")
         self.name, self.description = name, f"a mixture of {len(tasks)} tasks: {', '.join(self.tasks)}"
+        self.depths = tuple(sorted({depth for task in tasks for depth in task.depths}))
         self.wrong_at_most = max(task.wrong_at_most for task in tasks)
 
     def size(self, split: str) -> int | None:
