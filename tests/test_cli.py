@@ -74,6 +74,12 @@ def test_learn_passes_everything_on(cli, verbs):
     assert verbs.calls == [("learn", ("date",), where | how)]
 
 
+def test_a_verifier_is_passed_on(cli, verbs):
+    for words in ("learn date", "compose date number", "measure date"):
+        cli(*words.split(), "--data", "d.jsonl", "--verifier", "judge.py:verify")
+    assert [options["verifier"] for _, _, options in verbs.calls] == ["judge.py:verify"] * 3
+
+
 def test_learn_has_few_defaults(cli, verbs):
     cli("learn", "date", "--task", "date")
     how = {"base": "gemma-3-270m", "method": "sft", "description": "", "replace": False, "options": {}}
@@ -113,7 +119,7 @@ def test_the_real_verbs_take_what_the_command_line_gives():
 
     verbs = pytest.importorskip("skillweave.verbs")
     common = {"library", "seed"}
-    source = {"task", "data"} | common
+    source = {"task", "data", "verifier"} | common
     given = {
         "learn": source | {"base", "method", "options", "description", "replace"},
         "compose": source | {"shots", "method", "save", "description", "replace", "options"},

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -57,6 +58,14 @@ class Task(ABC):
     def score(self, example: Example, completion: str) -> float:
         """How right `completion` is, in [0, 1]: exact match of what counts in it (`final`)."""
         return float(self.final(completion) == self.final(example.completion))
+
+    def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> list[float]:
+        """The score of each completion: all at once for tasks that judge elsewhere (`tasks.sandbox`)."""
+        return [self.score(example, said) for example, said in zip(examples, completions, strict=True)]
+
+    def faults(self) -> str:
+        """What has gone wrong in judging so far, in words; nothing for tasks that judge by themselves."""
+        return ""
 
     def final(self, completion: str) -> str:
         """What counts in `completion`: all of it, ends stripped, unless the task knows better (the end of a trace, say)."""

@@ -51,8 +51,16 @@ def load_task(name: str, seed: int = 0) -> Task:
     return task
 
 
-def load_data(path: str | Path, seed: int = 0) -> Task:
-    """The task made of a user's `.jsonl` or `.csv` file; BadData says what is wrong with it, and where."""
+def load_data(path: str | Path, seed: int = 0, verifier: str | None = None) -> Task:
+    """The task made of a user's `.jsonl` or `.csv` file; BadData says what is wrong with it, and where.
+
+    A `verifier`, `FILE.py:function` or `module:function`, judges in a process of its own (`tasks.sandbox`).
+    """
     from .jsonl import JsonlTask
 
-    return JsonlTask(Path(path), seed)
+    task = JsonlTask(Path(path), seed)
+    if verifier is None:
+        return task
+    from .sandbox import Sandbox, Verified
+
+    return Verified(task, Sandbox(verifier))
