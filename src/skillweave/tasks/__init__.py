@@ -28,6 +28,8 @@ TASKS = {
     "functions-small": "skillweave.tasks.functions:small",
     "list-functions": "skillweave.tasks.functions:Lists",
     "number-functions": "skillweave.tasks.functions:Numbers",
+    "arithmetic": "skillweave.tasks.arithmetic:Arithmetic",
+    "equations": "skillweave.tasks.arithmetic:Symbols",
     "sums": "skillweave.tasks.keyed:Sums",
     "numbers": "skillweave.tasks.keyed:Numbers",
     "keys": "skillweave.tasks.keyed:Keys",
