@@ -37,6 +37,8 @@ MODULES = (
     ("errors", "What can go wrong."),
     ("papers.catalog", "The 56 papers."),
 )
+AUDITED = 200
+"""Examples of each split that the audit in the docs looks at."""
 ROOMS = ("learn", "compose")
 
 
@@ -109,11 +111,33 @@ def _text(thing: griffe.Object) -> str:
 
 
 def tasks() -> str:
-    """The TASKS table with sizes and one example of each."""
+    """The TASKS table: the audit of all, then sizes and one example of each."""
     from skillweave.tasks import TASKS, load_task
 
+    made = {name: load_task(name) for name in TASKS}
     intro = "What `--task` takes. The example is number 0 of the test split with seed 0."
-    return page("Tasks", intro, "\n\n".join(_task(name, load_task(name)) for name in TASKS))
+    return page("Tasks", intro, "\n\n".join([_audits(made), *(_task(name, task) for name, task in made.items())]))
+
+
+def _audits(made: dict) -> str:
+    """What each task gives for right answers, wrong ones and guesses."""
+    from skillweave.tasks.audit import audit
+
+    head = ["task", "depth", "n", "true answer", "nothing", "junk", "another's", "most common", "wrong at most", "audit"]
+    rows = []
+    for name, task in made.items():
+        found = audit(task, AUDITED)
+        scores = (found.truth, found.nothing, found.junk, found.other, found.guess, found.wrong_at_most)
+        depths = ", ".join(map(str, task.depths))
+        rows.append([f"`{name}`", depths, str(found.n), *(f"{score:.3f}" for score in scores), found.fault or "sound"])
+    words = (
+        "## Audit\n\n"
+        f"Mean scores over up to {AUDITED} examples of the test split: of the true answer, of an empty one, of text that\n"
+        "belongs to no task, of the answer to the next example, and of the most common answer of the training split, which is\n"
+        "what guessing reaches. *Sound* means that the true answer scores 1, that no wrong one scores more than the task\n"
+        "declares, that the same number always gives the same example, and that no two splits share a prompt or content."
+    )
+    return f"{words}\n\n{table(head, *rows)}"
 
 
 def _task(name: str, task) -> str:

@@ -74,6 +74,12 @@ def test_learn_passes_everything_on(cli, verbs):
     assert verbs.calls == [("learn", ("date",), where | how)]
 
 
+def test_a_verifier_is_passed_on(cli, verbs):
+    for words in ("learn date", "compose date number", "measure date"):
+        cli(*words.split(), "--data", "d.jsonl", "--verifier", "judge.py:verify")
+    assert [options["verifier"] for _, _, options in verbs.calls] == ["judge.py:verify"] * 3
+
+
 def test_learn_has_few_defaults(cli, verbs):
     cli("learn", "date", "--task", "date")
     how = {"base": "gemma-3-270m", "method": "sft", "description": "", "replace": False, "options": {}}
@@ -113,7 +119,7 @@ def test_the_real_verbs_take_what_the_command_line_gives():
 
     verbs = pytest.importorskip("skillweave.verbs")
     common = {"library", "seed"}
-    source = {"task", "data"} | common
+    source = {"task", "data", "verifier"} | common
     given = {
         "learn": source | {"base", "method", "options", "description", "replace"},
         "compose": source | {"shots", "method", "save", "description", "replace", "options"},
@@ -336,6 +342,13 @@ def test_tasks_are_listed_and_shown(cli):
 
     listed = json.loads(cli("tasks", "--json").out)["tasks"]
     assert [task["name"] for task in listed] == list(TASKS) and len(listed) >= 4
+    by_name = {task["name"]: task for task in listed}
+    assert all(task["audit"]["truth"] == 1 and task["audit"]["fault"] == "" for task in listed)
+    assert (by_name["country"]["sizes"]["test"], by_name["chain"]["depths"], by_name["key-sums"]["depths"]) == (58, [2], [2])
+    rows = cli("tasks").out.splitlines()
+    assert rows[0].split() == ["task", "size", "depth", "guess", "audit", "description"] and len(rows) == len(TASKS) + 1
+    assert next(row for row in rows if row.startswith("functions-small")).split()[1:5] == ["∞", "1-2", "0.00", "sound"]
+    assert cli("tasks", "-n", "0").err.startswith("error: n is 0")
     shown = json.loads(cli("tasks", "show", "date", "-n", "2", "--split", "valid", "--seed", "1", "--json").out)["examples"]
     assert [example["prompt"] for example in shown] == [e.prompt for e in load_task("date", 1).take(2, "valid")]
     assert cli("tasks", "show", "date").out.count("\n") == 4

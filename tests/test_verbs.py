@@ -257,6 +257,21 @@ def test_measure_counts_right_answers(two, shelf, data, monkeypatch):
     assert verbs.Measured(report.task, report.split, report.rows[1:], 1.0).exit_code == 0
 
 
+def test_a_verifier_judges_answers_to_data(two, shelf, data, tmp_path, monkeypatch, capsys):
+    judge = tmp_path / "judge.py"
+    judge.write_text("def verify(prompt, completion, truth):\n    return 1 / (completion != 'bad') - 0.5 * (truth == '1')\n")
+    monkeypatch.setattr(
+        "skillweave.base.TinyBase.generate", lambda self, prompts, *rest: ["bad", *["any"] * (len(prompts) - 1)]
+    )
+    report = verbs.measure(["base"], library=shelf, data=data, verifier=f"{judge}:verify", n=60, base="tiny")
+    assert report.rows[0]["exact"].value == pytest.approx((60 - 1 - 0.5) / 60)
+    assert "1 raised an error (ZeroDivisionError: division by zero)" in capsys.readouterr().err
+    with pytest.raises(BadOption, match="the task `date` has a verifier of its own"):
+        verbs.measure(["base"], library=shelf, task="date", verifier=f"{judge}:verify")
+    learned = verbs.learn("judged", library=shelf, data=data, base="tiny", options=QUICK, verifier=f"{judge}:verify")
+    assert learned.exact.value >= 0.5 and "which score 0: 1 raised an error" in capsys.readouterr().err
+
+
 def test_measure_shows_examples_first(learn, shelf, data, monkeypatch):
     learn("one")
     prefixes = []

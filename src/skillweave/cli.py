@@ -67,6 +67,8 @@ class Source:
     """A task by name; `skillweave tasks` lists them."""
     data: Annotated[Path | None, Parameter(metavar="FILE")] = None
     """Your own examples: .jsonl or .csv with `prompt` and `completion`, or .jsonl with `messages`."""
+    verifier: Annotated[str | None, Parameter(metavar="FILE.py:FUNCTION")] = None
+    """What judges answers to them: `function(prompt, completion, truth)`, run apart, without network and with limits."""
 
     def chosen(self) -> dict[str, Any]:
         """The one source that was given, as keywords for a verb."""
@@ -74,7 +76,7 @@ class Source:
             raise BadOption("neither --task nor --data was given.", "give --task NAME (see skillweave tasks) or --data FILE")
         if self.task is not None and self.data is not None:
             raise BadOption(f"both --task {self.task} and --data {self.data} were given.", "keep one of the two")
-        return {"task": self.task, "data": self.data}
+        return {"task": self.task, "data": self.data} | ({"verifier": self.verifier} if self.verifier else {})
 
 
 @Parameter(name="*", group="Method options")

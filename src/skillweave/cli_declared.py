@@ -15,7 +15,13 @@ def joint(
     recipe: Path, skills: Sequence[str] | None, source: "Source", method: str, description: str, how: Mapping[str, Any]
 ) -> "Joint":
     """The call of `declare`; what stands in the recipe cannot be given a second time. Raises BadOption."""
-    given = {"skills": skills, "--task": source.task, "--data": source.data, "--description": description}
+    given = {
+        "skills": skills,
+        "--task": source.task,
+        "--data": source.data,
+        "--verifier": source.verifier,
+        "--description": description,
+    }
     if method not in ("declared", "scales+lora"):  # the second is what stands there when nothing was given
         raise BadOption(f"--method {method} takes no recipe.", "leave it out: a recipe is for the method declared")
     for what, value in given.items():

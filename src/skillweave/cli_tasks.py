@@ -6,18 +6,35 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from .cli import Common
-from .errors import NotFound
+from .errors import BadOption, NotFound
 from .result import Table
+from .task import SPLITS, Task
+from .tasks.audit import Audit, audit
+
+HEAD = ("task", "size", "depth", "guess", "audit", "description")
+LOOKED_AT = 24
+"""Examples of each split for an audit while somebody waits."""
 
 app = App(name="tasks", help="List the tasks, or show examples of one.")
 
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A task and what it is about."""
+    """A task: what it is about, how long it goes on, and what its audit says."""
 
     name: str
     description: str
+    sizes: dict[str, int | None]
+    """Examples of each split; null for one without end."""
+    depths: tuple[int, ...]
+    audit: Audit
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as it is printed."""
+        sizes = "/".join(str(size) if size is not None else "∞" for size in self.sizes.values())
+        sizes = "∞" if set(self.sizes.values()) == {None} else sizes
+        depths = f"{min(self.depths)}-{max(self.depths)}" if len(self.depths) > 1 else str(self.depths[0])
+        return self.name, sizes, depths, f"{self.audit.guess:.2f}", self.audit.fault or "sound", self.description
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,7 @@ class Tasks:
     next: str = "skillweave tasks show date"
 
     def table(self) -> Table:
-        return Table(("task", "description"), tuple((task.name, task.description) for task in self.tasks))
+        return Table(HEAD, tuple(task.cells() for task in self.tasks))
 
 
 @dataclass(frozen=True)
@@ -44,11 +61,25 @@ class Examples:
 
 
 @app.default
-def list_(*, common: Common = Common()) -> int:
-    """List the tasks, or show examples of one."""
+def list_(*, n: Annotated[int, Parameter(name=["-n", "--n"])] = LOOKED_AT, common: Common = Common()) -> int:
+    """List the tasks, or show examples of one.
+
+    `size` is of train/valid/test, `guess` is what the most common answer scores, `depth` how many steps an answer takes.
+
+    Parameters
+    ----------
+    n
+        Examples of each split that the audit looks at.
+    """
+    if n < 1:
+        raise BadOption(f"n is {n}, but has to be at least 1.")
     from .tasks import TASKS, load_task
 
-    return common.show(Tasks(tuple(TaskRow(name, load_task(name).description) for name in TASKS)))
+    return common.show(Tasks(tuple(_row(name, load_task(name, common.seed), n) for name in TASKS)))
+
+
+def _row(name: str, task: Task, n: int) -> TaskRow:
+    return TaskRow(name, task.description, {split: task.size(split) for split in SPLITS}, task.depths, audit(task, n))
 
 
 @app.command(name="show")

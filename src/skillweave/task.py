@@ -10,6 +10,7 @@ import copy
 import hashlib
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -35,6 +36,10 @@ class Task(ABC):
     description: str
     template: str = "{input}"
     splits: tuple[str, ...] = SPLITS
+    setting: str = ""
+    """What sets the task apart from others of its name: with the name it gives each its own random numbers."""
+    depths: tuple[int, ...] = (1,)
+    """How many steps an answer takes, one after the other: all the numbers that occur."""
     wrong_at_most: float = 0.0
     """The highest score in [0, 1] that a wrong answer may get; 0 for an exact match."""
 
@@ -51,8 +56,20 @@ class Task(ABC):
         return None
 
     def score(self, example: Example, completion: str) -> float:
-        """How right `completion` is, in [0, 1]: exact match once the ends are stripped."""
-        return float(completion.strip() == example.completion.strip())
+        """How right `completion` is, in [0, 1]: exact match of what counts in it (`final`)."""
+        return float(self.final(completion) == self.final(example.completion))
+
+    def scores(self, examples: Sequence[Example], completions: Sequence[str]) -> list[float]:
+        """The score of each completion: all at once for tasks that judge elsewhere (`tasks.sandbox`)."""
+        return [self.score(example, said) for example, said in zip(examples, completions, strict=True)]
+
+    def faults(self) -> str:
+        """What has gone wrong in judging so far, in words; nothing for tasks that judge by themselves."""
+        return ""
+
+    def final(self, completion: str) -> str:
+        """What counts in `completion`: all of it, ends stripped, unless the task knows better (the end of a trace, say)."""
+        return completion.strip()
 
     def fields(self, example: Example, completion: str) -> dict[str, float]:
         """The score of each part of the answer, in [0, 1]; empty for answers of one part."""
@@ -103,7 +120,8 @@ class Task(ABC):
 
     def generator(self, i: int, split: str) -> random.Random:
         """The random numbers of example `i` of `split`, its own and the same in every process."""
-        return random.Random(f"{self.name}/{self.seed}/{split}/{i}")
+        name = f"{self.name}/{self.setting}" if self.setting else self.name
+        return random.Random(f"{name}/{self.seed}/{split}/{i}")
 
     def _first(self, n: int, split: str) -> list[Example]:
         size = self.size(split)
@@ -168,7 +186,7 @@ def _check_scores(task: Task, example: Example, others: list[str]) -> None:
     truth = example.completion
     _require(task.score(example, truth) == 1, task, f"the true answer {truth!r} does not score 1")
     candidates = ["", "\n", "junk", truth + " junk", *others]
-    for wrong in (answer for answer in candidates if answer.split() != truth.split()):
+    for wrong in (answer for answer in candidates if task.final(answer).split() != task.final(truth).split()):
         score = task.score(example, wrong)
         _require(0 <= score <= task.wrong_at_most, task, f"{wrong!r} scores {score} where {truth!r} is right")
     for part, score in task.fields(example, truth).items():

@@ -38,6 +38,7 @@ def learn(
     library: Path | str,
     task: str | None = None,
     data: Path | str | None = None,
+    verifier: str | None = None,
     base: str = gemma.NAME,
     method: str = "sft",
     seed: int = 0,
@@ -47,7 +48,8 @@ def learn(
 ) -> Learned:
     """Learn a skill from a task or a file of examples and put it into the library.
 
-    An interrupted run goes on where it was when the same call is made again.
+    `verifier` (`FILE.py:function` or `module:function`) judges answers to `data`, in a process of its own. An interrupted run
+    goes on where it was when the same call is made again.
     """
     from .composition import Composition
     from .delta import LowRank
@@ -55,7 +57,7 @@ def learn(
 
     check_name(name)
     _check_description(description)
-    source = _source(task, data, seed)
+    source = _source(task, data, seed, verifier)
     fitter = method_of("learn", method, options)
     examples = training(source, fitter.steps * fitter.batch)
     shelf = Library(Path(library), create=True)
@@ -72,6 +74,7 @@ def learn(
     facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
     save_skill(shelf, name, made, model, source, examples, facts, description or source.description, replace)
     forget(state)
+    _tell_faults(source)
     tail = log.loss[-max(1, len(log.loss) // 10) :]
     speed = log.tokens / max(log.seconds, 1e-9)
     return Learned(
@@ -85,6 +88,7 @@ def compose(
     library: Path | str,
     task: str | None = None,
     data: Path | str | None = None,
+    verifier: str | None = None,
     method: str = "scales+lora",
     save: str | None = None,
     seed: int = 0,
@@ -109,7 +113,7 @@ def compose(
     if len(set(skills)) < len(skills):
         raise BadOption(f"a skill is named twice: {', '.join(skills)}.", "name each skill once")
     members = [shelf.get(name) for name in skills]
-    source = _source(task, data, seed)
+    source = _source(task, data, seed, verifier)
     fitter = method_of("compose", method, options)
     if hasattr(fitter, "check_members"):  # a method that asks where skills come from
         fitter.check_members(members)
@@ -128,6 +132,7 @@ def compose(
     with progress(steps, f"compose {save or '+'.join(skills)}") as tick:
         woven, log = fitter.fit(model, weights, examples, seed, carried_by(members), Run(state, key, tick), **other)
     exact = check(woven.use(model, weights), source)
+    _tell_faults(source)
     if save is not None:
         facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
         save_composition(shelf, save, woven, members, weights, model, source, examples, facts, description, replace)
@@ -146,6 +151,7 @@ def measure(
     library: Path | str,
     task: str | None = None,
     data: Path | str | None = None,
+    verifier: str | None = None,
     base: str | None = None,
     n: int = 200,
     split: str | None = None,
@@ -166,7 +172,7 @@ def measure(
     shelf = Library(Path(library))
     parts = {name: [shelf.get(part) for part in name.split("+")] if name != ALONE else [] for name in skills}
     members = list({m.name: m for group in parts.values() for m in group}.values())
-    source = _source(task, data, seed)
+    source = _source(task, data, seed, verifier)
     split = split or ("test" if data is None else "all")
     if n < 1:
         raise BadOption(f"n is {n}, but has to be at least 1.")
@@ -191,6 +197,7 @@ def measure(
                 }
             )
             tick(1, name)
+    _tell_faults(source)
     return Measured(source.name, split, tuple(rows), at_least)
 
 
@@ -266,10 +273,19 @@ def _check_description(description: str) -> None:
         raise BadOption(f"the description has {len(description):,} characters.", "write at most 1,024 of them")
 
 
-def _source(task: str | None, data: Path | str | None, seed: int) -> Task:
+def _source(task: str | None, data: Path | str | None, seed: int, verifier: str | None) -> Task:
     if (task is None) == (data is None):
         raise BadOption("give either a task or a data file.", "--task NAME (see skillweave tasks) or --data FILE")
-    return load_task(task, seed) if task is not None else load_data(Path(str(data)), seed)
+    if task is not None:
+        if verifier is not None:
+            raise BadOption(f"the task `{task}` has a verifier of its own.", "leave out --verifier, or give --data")
+        return load_task(task, seed)
+    return load_data(Path(str(data)), seed, verifier)
+
+
+def _tell_faults(source: Task) -> None:
+    if words := source.faults():
+        say(f"the verifier failed on answers, which score 0: {words}")
 
 
 @lru_cache(maxsize=1)

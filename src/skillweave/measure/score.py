@@ -44,7 +44,7 @@ def evaluate(
     if shots:  # a model that has only been shown examples goes on with the next one: its answer ends where theirs do
         end = "\n\n" if any("\n" in shot.completion for shot in shots) else "\n"
         answers = [answer.split(end)[0] for answer in answers]
-    exact = tuple(task.score(e, a) for e, a in zip(examples, answers, strict=True))
+    exact = tuple(task.scores(examples, answers))
     parts = [task.fields(e, a) for e, a in zip(examples, answers, strict=True)]
     fields = {name: tuple(part[name] for part in parts) for name in (parts[0] if parts else {})}
     return Scores(tuple(answers), exact, fields, time.monotonic() - began)

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ..errors import NotFound
-from ..task import Task
+from ..task import Task, assert_disjoint
 
 TASKS = {
     "date": "skillweave.tasks.records:Date",
@@ -24,24 +24,45 @@ TASKS = {
     "upper": "skillweave.tasks.primitives:Upper",
     "primitives": "skillweave.tasks.primitives:primitives",
     "chain": "skillweave.tasks.primitives:chain",
+    "functions": "skillweave.tasks.functions:Words",
+    "functions-small": "skillweave.tasks.functions:small",
+    "list-functions": "skillweave.tasks.functions:Lists",
+    "number-functions": "skillweave.tasks.functions:Numbers",
+    "arithmetic": "skillweave.tasks.arithmetic:Arithmetic",
+    "equations": "skillweave.tasks.arithmetic:Symbols",
     "sums": "skillweave.tasks.keyed:Sums",
     "numbers": "skillweave.tasks.keyed:Numbers",
     "keys": "skillweave.tasks.keyed:Keys",
     "key-sums": "skillweave.tasks.keyed:KeySums",
     "sprites": "skillweave.tasks.sprites:Sprites",
 }
+LOOKED_AT = 16
+"""Examples of each split that are compared when a task is loaded; `skillweave tasks` and the tests look at more."""
 
 
 def load_task(name: str, seed: int = 0) -> Task:
-    """The task called `name`; NotFound with the nearest name if there is none."""
+    """The task called `name`; NotFound with the nearest name if there is none.
+
+    A task whose splits share something among their first examples is not handed out.
+    """
     if name not in TASKS:
         raise NotFound("task", name, TASKS, hint="skillweave tasks")
     module, kind = TASKS[name].split(":")
-    return getattr(import_module(module), kind)(seed)
+    task = getattr(import_module(module), kind)(seed)
+    assert_disjoint(task, LOOKED_AT)
+    return task
 
 
-def load_data(path: str | Path, seed: int = 0) -> Task:
-    """The task made of a user's `.jsonl` or `.csv` file; BadData says what is wrong with it, and where."""
+def load_data(path: str | Path, seed: int = 0, verifier: str | None = None) -> Task:
+    """The task made of a user's `.jsonl` or `.csv` file; BadData says what is wrong with it, and where.
+
+    A `verifier`, `FILE.py:function` or `module:function`, judges in a process of its own (`tasks.sandbox`).
+    """
     from .jsonl import JsonlTask
 
-    return JsonlTask(Path(path), seed)
+    task = JsonlTask(Path(path), seed)
+    if verifier is None:
+        return task
+    from .sandbox import Sandbox, Verified
+
+    return Verified(task, Sandbox(verifier))

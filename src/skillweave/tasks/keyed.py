@@ -47,6 +47,7 @@ class Terms(Task):
         self.name, self.template = name, "{input}" + ("=" if add else ":")
         what = f"{min(terms)} to {max(terms)} {'keys' if keys else f'numbers from 1 to {LARGEST}'}"
         self.description = f"{what} -> {'their sum' if add else 'the numbers they are'}"
+        self.depths = (1 + (keys and add),)
         self._terms, self._add, self._apart = tuple(terms), add, apart
         self._values = table(seed, shuffled) if keys else {written(n, 2): n for n in range(1, LARGEST + 1)}
         words = list(self._values)

@@ -8,6 +8,7 @@ made of its letters turns up in training, under any function.
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import permutations
+from random import Random
 
 from ..errors import BadData, BadOption, NotFound
 from ..task import Example, Task, split_of
@@ -18,14 +19,26 @@ TRIES = 10_000
 """Draws after which a split is taken to be empty: each split has a tenth of all words, or more."""
 
 
-def shift(word: str) -> str:
-    """The next letter of the alphabet for each; a follows z."""
-    return "".join(chr((ord(letter) - 97 + 1) % 26 + 97) for letter in word)
+def shift(word: str, by: int = 1, letters: str = LETTERS) -> str:
+    """For each letter the one that comes `by` places later in `letters`; the first follows the last."""
+    return "".join(letters[(letters.index(letter) + by) % len(letters)] for letter in word)
 
 
 def swap(word: str) -> str:
     """The letters of each pair exchanged; the last of an odd number stays."""
     return "".join(word[at : at + 2][::-1] for at in range(0, len(word), 2))
+
+
+def draw_word(random: Random, letters: str, lengths: tuple[int, int]) -> str:
+    """A word of `lengths` (shortest, longest): a few of `letters`, which may repeat, so that none of the functions is idle."""
+    length = random.randint(*lengths)
+    few = random.sample(letters, min(len(letters), random.randint(2, max(2, length))))
+    return "".join(random.choices(few, k=length))
+
+
+def key_of_word(word: str) -> str:
+    """What decides the split of a word: its letters in alphabetical order, so anagrams are in the same split."""
+    return f"letters {''.join(sorted(word))}"
 
 
 FUNCTIONS: dict[str, Callable[[str], str]] = {
@@ -76,6 +89,7 @@ class Words(Task):
         self.name = " ".join(functions)
         self.description = f"words of {lengths[0]}-{lengths[1]} letters -> {', then '.join(functions)}"
         self.template = " ".join((labels or {}).get(name, name) for name in functions) + ": {input}\n"
+        self.depths = (len(functions),)
         self._functions = [table[name] for name in functions]
         self._letters, self._lengths = letters, lengths
 
@@ -92,16 +106,14 @@ class Words(Task):
 
     def content(self, example: Example) -> frozenset[str]:
         """The letters of the word in alphabetical order: of `reverse: abc` and `reverse: cba`, one gives the other away."""
-        return frozenset({_letters_of(example.prompt.rpartition(": ")[2].strip())})
+        return frozenset({key_of_word(example.prompt.rpartition(": ")[2].strip())})
 
     def _word(self, i: int, split: str) -> str:
-        """Word `i` of `split`: a few letters that may repeat, so that none of the functions is idle."""
+        """Word `i` of `split`."""
         random = self.generator(i, split)
         for _ in range(TRIES):
-            length = random.randint(*self._lengths)
-            few = random.sample(self._letters, min(len(self._letters), random.randint(2, max(2, length))))
-            word = "".join(random.choices(few, k=length))
-            if split_of(_letters_of(word)) == split:
+            word = draw_word(random, self._letters, self._lengths)
+            if split_of(key_of_word(word)) == split:
                 return word
         raise BadData(
             f"the {split} split of `{self.name}` has no word of {self._lengths[0]} to {self._lengths[1]} of the letters "
@@ -127,6 +139,7 @@ class Mixture(Task):
         if len(self.shares) != len(tasks) or min(self.shares) < 0 or sum(self.shares) <= 0:
             raise BadOption(f"the shares of {len(tasks)} tasks are {self.shares}.", "give one a task, none below 0")
         self.name, self.description = name, f"a mixture of {len(tasks)} tasks: {', '.join(self.tasks)}"
+        self.depths = tuple(sorted({depth for task in tasks for depth in task.depths}))
         self.wrong_at_most = max(task.wrong_at_most for task in tasks)
 
     def size(self, split: str) -> int | None:
@@ -174,7 +187,3 @@ def primitives(seed: int = 0) -> Mixture:
 Copy, Reverse, Sort, Shift, Double, Rotate, Swap, Unique, First, Last, Upper = (
     partial(Words, functions=(name,)) for name in FUNCTIONS
 )
-
-
-def _letters_of(word: str) -> str:
-    return f"letters {''.join(sorted(word))}"
