@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import BelowThreshold
 from .result import Estimate, Table
+
+if TYPE_CHECKING:
+    from .measure.retention import Retention
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Learned:
     steps: int
     seconds: float
     tokens_per_second: float
+    forgetting: "Retention"
+    """What it costs elsewhere: general text, other skills."""
 
     @property
     def next(self) -> str:
@@ -39,7 +44,8 @@ class Learned:
             f"{self.tokens_per_second:.0f}",
         )
         columns = ("skill", "exact match (valid)", "loss, nats/token", "steps", "seconds", "tokens/s")
-        return Table(columns, (row,), note=f"{self.base} in {self.dtype}; saved in {self.path}")
+        lines = [f"{self.base} in {self.dtype}; saved in {self.path}", *self.forgetting.lines()]
+        return Table(columns, (row,), note="\n".join(lines))
 
 
 @dataclass(frozen=True)

@@ -44,15 +44,24 @@ def learn(
     options: Mapping[str, Any] | None = None,
     description: str = "",
     replace: bool = False,
+    max_forgetting: float | None = None,
+    others: int = 0,
 ) -> Learned:
     """Learn a skill from a task or a file of examples and put it into the library.
 
-    An interrupted run goes on where it was when the same call is made again.
+    An interrupted run goes on where it was when the same call is made again. What the skill costs on general text is measured;
+    one that costs more than `max_forgetting` (nats per token, upper end of the interval) is not saved. Up to `others` skills of
+    the library are tried with it added.
     """
+    from .beside import beside
     from .composition import Composition
     from .delta import LowRank
     from .learn.loop import Run
+    from .measure.retention import check_limit, retention
 
+    check_limit(max_forgetting)
+    if others < 0:
+        raise BadOption(f"others is {others}, but has to be at least 0.", "0 tries none")
     check_name(name)
     _check_description(description)
     source = _source(task, data, seed)
@@ -68,14 +77,18 @@ def learn(
     with progress(fitter.steps, f"learn {name}") as tick:
         skill, log = fitter.fit(model, examples, seed, Run(state, key, tick))
     made = Composition.of(skill, model) if isinstance(skill, LowRank) else skill
-    exact = check(made.use(model, {}), source)
-    facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
+    use = made.use(model, {})
+    tried, left_out = beside(shelf, name, model, skill, examples, others)
+    kept = retention(model, use, examples, tried, left_out, max_forgetting)
+    kept.check(name)
+    exact = check(use, source)
+    facts = facts_of(model, method, fitter, source, examples, seed, log, exact) | {"forgetting": kept}
     save_skill(shelf, name, made, model, source, examples, facts, description or source.description, replace)
     forget(state)
     tail = log.loss[-max(1, len(log.loss) // 10) :]
     speed = log.tokens / max(log.seconds, 1e-9)
     return Learned(
-        name, shelf.path / name, model.name, kind(model), exact, sum(tail) / len(tail), len(log.loss), log.seconds, speed
+        name, shelf.path / name, model.name, kind(model), exact, sum(tail) / len(tail), len(log.loss), log.seconds, speed, kept
     )
 
 
