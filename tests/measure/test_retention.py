@@ -12,9 +12,10 @@ from skillweave.delta import LowRank
 from skillweave.errors import BadOption, TooMuchForgotten
 from skillweave.learn.sft import SFT
 from skillweave.measure import retention as module
-from skillweave.measure.retention import READ, TEXTS, Change, Other, Retention, check_limit, retention, unseen
+from skillweave.measure.retention import READ, TEXTS, Other, check_limit, retention, unseen
 from skillweave.measure.stats import per_item
 from skillweave.measure.text import TWINS, documentation, nats, paragraphs
+from skillweave.reports import Change, Retention
 from skillweave.result import Estimate, plain
 from skillweave.task import Example
 from skillweave.tasks import load_task
@@ -122,6 +123,14 @@ def test_a_ruined_model_is_never_within_the_limit(ruined):
     with pytest.raises(TooMuchForgotten) as said:
         limited(ruined, ruined, ruined, 1e6).check("new")
     assert "--max-forgetting" not in said.value.hint
+
+
+def test_who_was_shown_all_the_text_is_not_within_any_limit(tiny):
+    everything = [Example("read:\n", text) for text in paragraphs()]
+    found = retention(tiny, used(tiny, 0.0), everything, limit=5.0)
+    assert found.text is None and found.lines() == []
+    with pytest.raises(TooMuchForgotten, match="shown all the text by which its limit of 5"):
+        found.check("new")
 
 
 @pytest.mark.parametrize("limit", [-0.1, math.nan, math.inf])

@@ -11,15 +11,15 @@ match alone, and added to the new one, both as strong as they were trained.
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 
 from ..base import Base
 from ..composition import Active
-from ..errors import BadOption, TooMuchForgotten
-from ..result import Estimate
+from ..errors import BadOption
+from ..reports import Change, Retention
 from ..task import Example, Task
 from .score import evaluate
 from .stats import paired, per_item, wilson
@@ -30,65 +30,8 @@ TEXTS = 24
 READ = 32
 """Tokens of each, from its beginning."""
 BATCH = 16
+"""Texts that are read together."""
 UNIT = "nats/token"
-
-
-@dataclass(frozen=True)
-class Change:
-    """One number before and after, on the same items."""
-
-    before: Estimate
-    after: Estimate
-    difference: Estimate
-    """After minus before, with a 95 % interval over the items."""
-
-
-@dataclass(frozen=True)
-class Retention:
-    """What a skill has changed where it should change nothing."""
-
-    text: Change | None
-    """Nats per token of general text: the base alone, and with the skill; None where there is no text to read."""
-    texts: str = ""
-    """Digest of the texts, 12 hex digits: two numbers compare only if it is the same."""
-    tokens: int = 0
-    """Tokens that were read on each side."""
-    skills: Mapping[str, Change] = field(default_factory=dict)
-    """Of other skills the exact match on their own task, in [0, 1]: alone, and added to the new one."""
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    """Why other skills were not tried."""
-    limit: float | None = None
-    """What was allowed, in nats per token."""
-
-    def check(self, name: str) -> None:
-        """Raises TooMuchForgotten if it cannot be said with 97.5 % confidence that the rise is within the limit."""
-        if self.limit is None or self.text is None or self.text.difference.high <= self.limit:
-            return
-        rise = self.text.difference
-        more = ""
-        if math.isfinite(rise.high):
-            enough = math.floor(rise.high * 100 + 1) / 100
-            more = (
-                f", or allow more: what was learned is kept, and the same command with --max-forgetting {enough:.2f} saves it"
-            )
-        raise TooMuchForgotten(
-            f"`{name}` was not saved: with it the loss on general text rises by {rise.value:.3f} nats/token "
-            f"[{rise.low:.3f}, {rise.high:.3f}], and the upper end may be at most {self.limit:g}.",
-            f"learn with a lower --lr or fewer --steps{more}",
-        )
-
-    def lines(self) -> list[str]:
-        """All of it for people, a line each."""
-        found = []
-        if self.text is not None:
-            t = self.text
-            found.append(
-                f"general text: {t.before.value:.3f} nats/token without the skill, {t.after.value:.3f} with it: "
-                f"{_signed(t.difference)} on {t.difference.n} texts"
-            )
-        for name, c in self.skills.items():
-            found.append(f"`{name}`: exact match {c.before} alone, {c.after} added to it: {_signed(c.difference)}")
-        return found + [f"`{name}` was not tried with it: {why}" for name, why in self.left_out.items()]
 
 
 @dataclass(frozen=True)
@@ -160,7 +103,3 @@ def _tried(other: Other) -> Change:
     alone, both = (evaluate(use, other.task, other.examples).exact for use in (other.alone, other.both))
     n = len(other.examples)
     return Change(wilson(sum(alone), n), wilson(sum(both), n), paired(both, alone).difference)
-
-
-def _signed(e: Estimate) -> str:
-    return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
