@@ -13,6 +13,8 @@ from skillweave.methods import resolve
 
 PARTS = {"factors": (("plp", "side=down"), ("plp", "side=up"))}
 """How the two skills that a method joins are learned, where that is not `sft`."""
+TAUGHT = {"distill": ("teacher=tiny-32-s1", "answers=given", "soft=1")}
+"""Options without which a way to learn has nothing to learn from."""
 ALONE = ("graft",)
 """Methods of one skill."""
 
@@ -64,7 +66,7 @@ def test_every_way_to_learn(capsys, tmp_path, data, method):
     other = tmp_path / "other.jsonl"
     other.write_text('{"prompt": "in 99\\n", "completion": "99"}\n')
     for library in (tmp_path / "one", tmp_path / "two"):
-        learned(capsys, library, "new", data, method)
+        learned(capsys, library, "new", data, method, *TAUGHT.get(method, ()))
         digests.add(check(capsys, library, "new", other))
     assert len(digests) == 1
 
@@ -97,5 +99,6 @@ def content(folder) -> dict[str, bytes]:
 
 
 def test_all_methods_were_seen():
-    assert len(COMPOSE) == 19 and len(LEARN) == 4
+    assert len(COMPOSE) == 19 and len(LEARN) == 5
+    assert set(TAUGHT) <= set(LEARN)
     assert set(PARTS) | set(ALONE) <= set(COMPOSE)

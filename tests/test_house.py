@@ -17,9 +17,11 @@ ROOMS = {"compose", "curriculum", "guard", "learn", "measure", "serve", "studio"
 FRONT = {
     "__init__",
     "__main__",
+    "beside",
     "cli",
     "cli_adapters",
     "cli_declared",
+    "cli_gate",
     "cli_library",
     "cli_merge",
     "cli_prune",

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__
+from .cli_gate import Gate
 from .errors import BadData, BadOption, SkillweaveError
 from .reports import Papers
 from .result import one_line, show
@@ -125,6 +126,7 @@ def learn(
     method: str = "sft",
     description: str = "",
     replace: bool = False,
+    gate: Gate = Gate(),
     knobs: Knobs = Knobs(),
     common: Common = Common(),
 ) -> int:
@@ -147,8 +149,7 @@ def learn(
 
     where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
     how: dict[str, Any] = {"base": base, "method": method, "options": knobs.options(), "description": description}
-    how["replace"] = replace
-    return common.show(verbs.learn(name, **where, **how))
+    return common.show(verbs.learn(name, replace=replace, **where, **how, **vars(gate)))
 
 
 @app.command(sort_key=2)

@@ -9,6 +9,7 @@
     ├── BadOption            an option whose value cannot work
     ├── BaseMismatch         the skill was learned on another base
     ├── LibraryError         not a library, locked, no space, no permission, a name that is taken
+    ├── TooMuchForgotten     a new skill costs more elsewhere than was allowed
     ├── MissingExtra         an optional package: says what to install
     ├── Refused              exit 3: a guard said no
     └── BelowThreshold       exit 4: measured, and below what was asked
@@ -78,6 +79,10 @@ class BaseMismatch(SkillweaveError):
 
 class LibraryError(SkillweaveError):
     """The library folder cannot do what was asked."""
+
+
+class TooMuchForgotten(SkillweaveError):
+    """A new skill costs more elsewhere than was allowed."""
 
 
 class MissingExtra(SkillweaveError):

@@ -1,12 +1,78 @@
 """What the verbs answer with: frozen dataclasses that `skillweave.result.show` prints."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import BelowThreshold
+from .errors import BelowThreshold, TooMuchForgotten
 from .result import Estimate, Table
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number before and after, on the same items."""
+
+    before: Estimate
+    after: Estimate
+    difference: Estimate
+    """After minus before, with a 95 % interval over the items."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What a skill has changed where it should change nothing."""
+
+    text: Change | None
+    """Nats per token of general text: the base alone, and with the skill; None where there is no text to read."""
+    texts: str = ""
+    """Digest of the texts, 12 hex digits: two numbers compare only if it is the same."""
+    tokens: int = 0
+    """Tokens that were read on each side."""
+    skills: Mapping[str, Change] = field(default_factory=dict)
+    """Of other skills the exact match on their own task, in [0, 1]: alone, and added to the new one."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why other skills were not tried."""
+    limit: float | None = None
+    """What was allowed, in nats per token."""
+
+    def check(self, name: str) -> None:
+        """Raises TooMuchForgotten if it cannot be said with 97.5 % confidence that the rise is within the limit."""
+        if self.limit is None:
+            return
+        if self.text is None:
+            raise TooMuchForgotten(
+                f"`{name}` was not saved: it was shown all the text by which its limit of {self.limit:g} nats/token is measured.",
+                "learn without --max-forgetting, or without Python's language reference",
+            )
+        if self.text.difference.high <= self.limit:
+            return
+        rise = self.text.difference
+        more = ""
+        if math.isfinite(rise.high):
+            enough = math.floor(rise.high * 100 + 1) / 100
+            more = (
+                f", or allow more: what was learned is kept, and the same command with --max-forgetting {enough:.2f} saves it"
+            )
+        raise TooMuchForgotten(
+            f"`{name}` was not saved: with it the loss on general text rises by {rise.value:.3f} nats/token "
+            f"[{rise.low:.3f}, {rise.high:.3f}], and the upper end may be at most {self.limit:g}.",
+            f"learn with a lower --lr or fewer --steps{more}",
+        )
+
+    def lines(self) -> list[str]:
+        """All of it for people, a line each."""
+        found = []
+        if self.text is not None:
+            t = self.text
+            found.append(
+                f"general text: {t.before.value:.3f} nats/token without the skill, {t.after.value:.3f} with it: "
+                f"{_signed(t.difference)} on {t.difference.n} texts"
+            )
+        for name, c in self.skills.items():
+            found.append(f"`{name}`: exact match {c.before} alone, {c.after} added to it: {_signed(c.difference)}")
+        return found + [f"`{name}` was not tried with it: {why}" for name, why in self.left_out.items()]
 
 
 @dataclass(frozen=True)
@@ -24,6 +90,8 @@ class Learned:
     steps: int
     seconds: float
     tokens_per_second: float
+    forgetting: Retention
+    """What it costs elsewhere: general text, other skills."""
 
     @property
     def next(self) -> str:
@@ -39,7 +107,8 @@ class Learned:
             f"{self.tokens_per_second:.0f}",
         )
         columns = ("skill", "exact match (valid)", "loss, nats/token", "steps", "seconds", "tokens/s")
-        return Table(columns, (row,), note=f"{self.base} in {self.dtype}; saved in {self.path}")
+        lines = [f"{self.base} in {self.dtype}; saved in {self.path}", *self.forgetting.lines()]
+        return Table(columns, (row,), note="\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -117,3 +186,7 @@ class Papers:
     def table(self) -> Table:
         rows = tuple((p.number, p.title, p.room, p.what, p.state, p.command) for p in self.papers)
         return Table(("n", "title", "room", "what it is", "state", "command"), rows, note=f"{len(rows)} papers")
+
+
+def _signed(e: Estimate) -> str:
+    return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"

@@ -45,16 +45,25 @@ def learn(
     options: Mapping[str, Any] | None = None,
     description: str = "",
     replace: bool = False,
+    max_forgetting: float | None = None,
+    others: int = 0,
 ) -> Learned:
     """Learn a skill from a task or a file of examples and put it into the library.
 
     `verifier` (`FILE.py:function` or `module:function`) judges answers to `data`, in a process of its own. An interrupted run
-    goes on where it was when the same call is made again.
+    goes on where it was when the same call is made again. What the skill costs on general text is measured; one that costs more
+    than `max_forgetting` (nats per token, upper end of the interval) is not saved. Up to `others` skills of the library are
+    tried with it added.
     """
+    from .beside import beside
     from .composition import Composition
     from .delta import LowRank
     from .learn.loop import Run
+    from .measure.retention import check_limit, retention
 
+    check_limit(max_forgetting)
+    if others < 0:
+        raise BadOption(f"others is {others}, but has to be at least 0.", "0 tries none")
     check_name(name)
     _check_description(description)
     source = _source(task, data, seed, verifier)
@@ -63,22 +72,29 @@ def learn(
     shelf = Library(Path(library), create=True)
     if name in shelf and not replace:
         raise LibraryError(f"`{name}` is already in {library}.", "choose another name, or --replace it")
+    wishes, parents, stamp = _wishes_of(fitter, shelf)
     model = _load(base)
-    key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed])
+    if hasattr(fitter, "taught"):  # a method that has its own answers to the prompts
+        examples = fitter.taught(examples, **wishes)
+    key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed, *stamp])
     say(f"learning `{name}` from {len(examples):,} examples of {source.name} on {model.name} in {kind(model)}")
     state = shelf.path / ".work" / f"{key[:32]}.safetensors"
     with progress(fitter.steps, f"learn {name}") as tick:
-        skill, log = fitter.fit(model, examples, seed, Run(state, key, tick))
+        skill, log = fitter.fit(model, examples, seed, Run(state, key, tick), **wishes)
     made = Composition.of(skill, model) if isinstance(skill, LowRank) else skill
-    exact = check(made.use(model, {}), source)
-    facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
+    use = made.use(model, {})
+    tried, left_out = beside(shelf, name, model, skill, examples, others)
+    kept = retention(model, use, examples, tried, left_out, max_forgetting)
+    kept.check(name)
+    exact = check(use, source)
+    facts = facts_of(model, method, fitter, source, examples, seed, log, exact, parents) | {"forgetting": kept}
     save_skill(shelf, name, made, model, source, examples, facts, description or source.description, replace)
     forget(state)
     _tell_faults(source)
     tail = log.loss[-max(1, len(log.loss) // 10) :]
     speed = log.tokens / max(log.seconds, 1e-9)
     return Learned(
-        name, shelf.path / name, model.name, kind(model), exact, sum(tail) / len(tail), len(log.loss), log.seconds, speed
+        name, shelf.path / name, model.name, kind(model), exact, sum(tail) / len(tail), len(log.loss), log.seconds, speed, kept
     )
 
 
@@ -299,6 +315,27 @@ def _load(name: str) -> "Base":
     if name == gemma.NAME:
         say(f"Gemma is provided under and subject to the Gemma Terms of Use: {gemma.TERMS}")
     return model
+
+
+def _wishes_of(fitter: Any, shelf: Library) -> tuple[dict[str, Any], list[Skill], list[str]]:
+    """What `fit` of a learn method `takes` beyond examples, the skills that it comes from, and digests that stand for it."""
+    if "teacher" not in getattr(fitter, "takes", ()):
+        return {}, [], []
+    fitter.check()
+    names = fitter.teacher.split("+")
+    if not fitter.teacher:
+        raise BadOption("no teacher was named.", "--set teacher=NAME, a skill of the library or a model")
+    members = [shelf.get(name) for name in names] if all(name in shelf for name in names) else []
+    if not members and not _names_a_base(fitter.teacher):
+        missing = next(name for name in names if name not in shelf)
+        raise NotFound("teacher", missing, shelf.names(), str(shelf.path), "name a skill of the library, or a model")
+    teacher = active(base_of(members) if members else _load(fitter.teacher), members)
+    return {"teacher": teacher}, members, [teacher.base.digest, *(m.digest for m in members)]
+
+
+def _names_a_base(name: str) -> bool:
+    """Whether `name` reads as that of a model, so that no misspelt skill is looked for on a hub."""
+    return name == gemma.NAME or name.startswith("tiny") or "/" in name or Path(name).is_dir()
 
 
 def _bases_of(fitter: Any, members: Sequence[Skill]) -> tuple["Base", dict[str, "Base"]]:

@@ -5,4 +5,5 @@ METHODS = {
     "sft": "skillweave.learn.sft:SFT",
     "plp": "skillweave.learn.plp:PLP",
     "expand": "skillweave.learn.expand:Expand",
+    "distill": "skillweave.learn.distill:Distill",
 }

@@ -70,6 +70,18 @@ def student(values: Sequence[float], unit: str = "") -> Estimate:
     return Estimate(mean, mean - half, mean + half, n, unit)
 
 
+def per_item(totals: Sequence[float], counts: Sequence[int], unit: str = "", draws: int = 4000, seed: int = 0) -> Estimate:
+    """Σ totals / Σ counts, such as nats per token, with a 95 % bootstrap interval over the clusters (texts) that these are of.
+
+    >>> str(per_item([2.0, 4.0], [1, 2], "nats/token"))
+    '2.00 nats/token [2.00, 2.00] n=2'
+    """
+    above, below = np.asarray(totals, dtype=float), np.asarray(counts, dtype=float)
+    chosen = np.random.default_rng(seed).integers(0, len(above), (draws, len(above)))
+    low, high = np.quantile(above[chosen].sum(1) / below[chosen].sum(1), (0.025, 0.975))
+    return Estimate(float(above.sum() / below.sum()), float(low), float(high), len(above), unit)
+
+
 _T95 = {
     1: 12.706,
     2: 4.303,
