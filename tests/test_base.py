@@ -79,6 +79,7 @@ def test_an_empty_prompt_after_a_prefix(talker):
 
 def test_no_prompts_no_answers(tiny):
     assert tiny.generate([], 3) == []
+    assert tiny.generate(["a"], 0) == [""]
 
 
 def test_a_prompt_that_is_too_long_says_both_numbers(tiny):

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from . import gemma
 from .characters import ALPHABET, CharTokenizer
+from .decoding import NOTHING, decode
 from .errors import BadBase, BadData, BadOption, LibraryError
 from .files import atomic_write, new_folder, sha256_file, sha256_json
 from .slots import (
     Edit,
     SkillConv1D,
     SkillLinear,
-    at_hand,
     attach,
     by_sample,
     edit_of,
@@ -145,6 +145,25 @@ class Base:
             )
         return before + after, len(after)
 
+    def encode_prompts(self, prompts: Sequence[str], room: int, prefix: str = "") -> tuple[list[list[int]], list[int]]:
+        """Token numbers of each prompt, and those of `prefix`, which stand before all; BadData if `room` new ones do not fit.
+
+        No prompt is empty: it has at least a token to go on from.
+        """
+        *shared, last = self.encode(prefix, start=True) if prefix else [None]
+        start = [] if last is None else [last]
+        if by_sample():
+            shared, start = [], shared + start
+        tokens = [start + self.encode(prompt, start=not start) or [self.eos] for prompt in prompts]
+        longest = max(map(len, tokens), default=0) + len(shared) + room
+        if longest > self.window:
+            raise BadData(
+                f"a prompt and its {room} new tokens need {longest:,} tokens, "
+                f"but the window of {self.name} is {self.window:,}.",
+                "shorten the prompt or lower the number of new tokens",
+            )
+        return tokens, shared
+
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_tokens: int = 64, prefix: str = "", batch: int = 64) -> list[str]:
         """Greedy completions, one a prompt, ended by the end token or after `max_new_tokens`.
@@ -152,64 +171,22 @@ class Base:
         Prompts are grouped by length, finished rows leave the batch, the head sees one row a sequence. `prefix` (few-shot
         examples, say) is read once and shared by all prompts, unless each is computed in its own way.
         """
-        *shared, last = self.encode(prefix, start=True) if prefix else [None]
-        start = [] if last is None else [last]  # so that an empty prompt has a token to go on from
-        if by_sample():
-            shared, start = [], shared + start
-        tokens = [start + self.encode(prompt, start=not start) or [self.eos] for prompt in prompts]
-        longest = max(map(len, tokens), default=0) + len(shared) + max_new_tokens
-        if longest > self.window:
-            raise BadData(
-                f"a prompt and its {max_new_tokens} new tokens need {longest:,} tokens, "
-                f"but the window of {self.name} is {self.window:,}.",
-                "shorten the prompt or lower the number of new tokens",
-            )
+        tokens, shared = self.encode_prompts(prompts, max_new_tokens, prefix)
         order = sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i))
         answers: list[str] = [""] * len(tokens)
         memory = self.read(torch.tensor([shared]))[1] if shared else None
         for at in range(0, len(order), batch):
             rows = order[at : at + batch]
-            for i, out in zip(rows, self._decode(rows, tokens, max_new_tokens, memory, len(shared)), strict=True):
-                answers[i] = self.decode(out)
+            said = decode(
+                self, [tokens[i] for i in rows], [1] * len(rows), max_new_tokens, _likeliest, rows, memory, len(shared)
+            )
+            for i, out in zip(rows, said.tolist(), strict=True):
+                answers[i] = self.decode([token for token in out if token not in (self.eos, NOTHING)])
         return answers
 
-    def _decode(self, samples: list[int], every: list[list[int]], limit: int, memory, shared: int) -> list[list[int]]:
-        prompts = [every[i] for i in samples]
-        width, count = max(map(len, prompts)), len(prompts)
-        tokens = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts])  # (row, time), padded on the left
-        mask = torch.tensor([[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in prompts])
-        cache = None
-        if memory is not None:
-            cache = _copy_cache(memory)
-            cache.batch_repeat_interleave(count)
-        position = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
-        out: list[list[int]] = [[] for _ in prompts]
-        alive = torch.arange(count)
-        rows = tuple(samples)
-        for _ in range(limit):
-            with at_hand(rows):
-                hidden, cache = self.read(tokens, mask, position, cache)
-            chosen = self.logits(hidden[:, -1]).argmax(-1)
-            going = chosen != self.eos
-            for row, token in zip(alive[going].tolist(), chosen[going].tolist(), strict=True):
-                out[row].append(token)
-            if not going.any():
-                break
-            position = position[:, -1:] + 1
-            if not going.all():
-                alive, chosen, mask, position = alive[going], chosen[going], mask[going], position[going]
-                rows = tuple(samples[row] for row in alive.tolist())
-                cache.batch_select_indices(going.nonzero()[:, 0])
-            tokens = chosen[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
-        return out
 
-
-def _copy_cache(cache):
-    """A key-value cache whose growth does not reach the original (tensors are shared, the lists are not)."""
-    import copy
-
-    return copy.deepcopy(cache)
+def _likeliest(rows: Tensor, logits: Tensor, step: int) -> Tensor:
+    return logits.argmax(-1)
 
 
 def bf16_is_fast() -> bool:
