@@ -119,8 +119,9 @@ def learn(
     /,
     *,
     source: Source = Source(),
-    base: str = "gemma-3-270m",
+    base: str | None = None,
     method: str = "sft",
+    start: Annotated[str | None, Parameter(name="--from", metavar="SKILL", show_default=False)] = None,
     description: str = "",
     replace: bool = False,
     knobs: Knobs = Knobs(),
@@ -133,9 +134,11 @@ def learn(
     name
         Name of the new skill: small letters, digits and hyphens.
     base
-        The model to teach: a name, a local folder, or a name on the Hugging Face hub.
+        The model to teach: a name, a local folder, or a name on the Hugging Face hub; gemma-3-270m if not given.
     method
         How to teach it.
+    start
+        A skill to go on from, on its base; for the methods that practise (rejection, selftrain, grpo).
     description
         What the skill does, in a sentence.
     replace
@@ -144,9 +147,8 @@ def learn(
     from . import verbs
 
     where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
-    how: dict[str, Any] = {"base": base, "method": method, "options": knobs.options(), "description": description}
-    how["replace"] = replace
-    return common.show(verbs.learn(name, **where, **how))
+    how: dict[str, Any] = {"base": base, "method": method, "start": start, "options": knobs.options(), "replace": replace}
+    return common.show(verbs.learn(name, **where, **how, description=description))
 
 
 @app.command(sort_key=2)

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from .delta import LowRank
 
 
-def facts_of(model: "Base", method: str, fitter, source: Task, examples, seed: int, log, exact: Estimate) -> dict[str, Any]:
+def facts_of(
+    model: "Base",
+    method: str,
+    fitter,
+    source: Task,
+    examples,
+    seed: int,
+    log,
+    exact: Estimate,
+    parents: Sequence[Skill] = (),
+) -> dict[str, Any]:
     """What a skill's provenance says about how it was made."""
     import torch
     import transformers
@@ -38,10 +48,11 @@ def facts_of(model: "Base", method: str, fitter, source: Task, examples, seed: i
         "config": dict(vars(fitter)),
         "data": {"name": source.name, "digest": source.digest(), "rows": len(examples), "split": "train"},
         "seed": seed,
-        "parents": [],
+        "parents": [{"name": parent.name, "digest": parent.digest} for parent in parents],
         "versions": {"skillweave": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         "scores": [score | {"n": exact.n, "seed": seed}] if exact.n else [],
-        "cost": {"seconds": round(log.seconds, 3), "cpu_seconds": round(log.cpu_seconds, 3), "tokens": log.tokens},
+        "cost": {"seconds": round(log.seconds, 3), "cpu_seconds": round(log.cpu_seconds, 3), "tokens": log.tokens}
+        | ({"samples": log.samples, "drawn": log.drawn} if log.samples else {}),
     }
 
 

@@ -13,6 +13,7 @@ from . import gemma
 from .carried import carried_by, fingerprint, seen_by
 from .errors import BadData, BadOption, BadSkill, BaseMismatch, LibraryError, NotFound
 from .files import sha256_json
+from .learn import METHODS
 from .library import ALONE, Library
 from .methods import method_of, resolve
 from .progress import progress, say
@@ -38,8 +39,9 @@ def learn(
     library: Path | str,
     task: str | None = None,
     data: Path | str | None = None,
-    base: str = gemma.NAME,
+    base: str | None = None,
     method: str = "sft",
+    start: str | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     description: str = "",
@@ -47,7 +49,8 @@ def learn(
 ) -> Learned:
     """Learn a skill from a task or a file of examples and put it into the library.
 
-    An interrupted run goes on where it was when the same call is made again.
+    `start` is a skill of the library to go on from, for methods that can; its base is the base then. An interrupted run goes
+    on where it was when the same call is made again.
     """
     from .composition import Composition
     from .delta import LowRank
@@ -57,19 +60,21 @@ def learn(
     _check_description(description)
     source = _source(task, data, seed)
     fitter = method_of("learn", method, options)
-    examples = training(source, fitter.steps * fitter.batch)
+    examples = training(source, getattr(fitter, "needed", fitter.steps * fitter.batch))
     shelf = Library(Path(library), create=True)
     if name in shelf and not replace:
         raise LibraryError(f"`{name}` is already in {library}.", "choose another name, or --replace it")
-    model = _load(base)
-    key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed])
+    parents = [] if start is None else [shelf.get(start)]
+    wishes = _wishes_of(method, fitter, source, parents)
+    model = base_of(parents, base)
+    key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed, *(skill.digest for skill in parents)])
     say(f"learning `{name}` from {len(examples):,} examples of {source.name} on {model.name} in {kind(model)}")
     state = shelf.path / ".work" / f"{key[:32]}.safetensors"
     with progress(fitter.steps, f"learn {name}") as tick:
-        skill, log = fitter.fit(model, examples, seed, Run(state, key, tick))
+        skill, log = fitter.fit(model, examples, seed, Run(state, key, tick, state.with_name(f"{name}.jsonl")), **wishes)
     made = Composition.of(skill, model) if isinstance(skill, LowRank) else skill
     exact = check(made.use(model, {}), source)
-    facts = facts_of(model, method, fitter, source, examples, seed, log, exact)
+    facts = facts_of(model, method, fitter, source, examples, seed, log, exact, parents)
     save_skill(shelf, name, made, model, source, examples, facts, description or source.description, replace)
     forget(state)
     tail = log.loss[-max(1, len(log.loss) // 10) :]
@@ -283,6 +288,16 @@ def _load(name: str) -> "Base":
     if name == gemma.NAME:
         say(f"Gemma is provided under and subject to the Gemma Terms of Use: {gemma.TERMS}")
     return model
+
+
+def _wishes_of(method: str, fitter: Any, source: Task, parents: Sequence[Skill]) -> dict[str, Any]:
+    """What `fit` of a learn method wants beyond examples: of the task and of the weights to go on from, what it `takes`."""
+    takes = getattr(fitter, "takes", ())
+    if parents and "start" not in takes:
+        able = [name for name, target in METHODS.items() if "start" in getattr(resolve(target), "takes", ())]
+        raise BadOption(f"the method {method} cannot go on from a skill (`{parents[0].name}`).", f"--method {' | '.join(able)}")
+    wishes = {"task": source, "start": weights_of(parents[0]) if parents else None}
+    return {name: wishes[name] for name in takes}
 
 
 def _bases_of(fitter: Any, members: Sequence[Skill]) -> tuple["Base", dict[str, "Base"]]:

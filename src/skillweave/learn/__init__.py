@@ -5,4 +5,7 @@ METHODS = {
     "sft": "skillweave.learn.sft:SFT",
     "plp": "skillweave.learn.plp:PLP",
     "expand": "skillweave.learn.expand:Expand",
+    "rejection": "skillweave.learn.rejection:Rejection",
+    "selftrain": "skillweave.learn.selftrain:SelfTrain",
+    "grpo": "skillweave.learn.grpo:GRPO",
 }
