@@ -122,8 +122,9 @@ def learn(
     /,
     *,
     source: Source = Source(),
-    base: str = "gemma-3-270m",
+    base: str | None = None,
     method: str = "sft",
+    start: Annotated[str | None, Parameter(name="--from", metavar="SKILL", show_default=False)] = None,
     description: str = "",
     replace: bool = False,
     gate: Gate = Gate(),
@@ -137,9 +138,11 @@ def learn(
     name
         Name of the new skill: small letters, digits and hyphens.
     base
-        The model to teach: a name, a local folder, or a name on the Hugging Face hub.
+        The model to teach: a name, a local folder, or a name on the Hugging Face hub; gemma-3-270m if not given.
     method
         How to teach it.
+    start
+        A skill to go on from, on its base; for the methods that practise (rejection, selftrain, grpo).
     description
         What the skill does, in a sentence.
     replace
@@ -148,8 +151,8 @@ def learn(
     from . import verbs
 
     where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
-    how: dict[str, Any] = {"base": base, "method": method, "options": knobs.options(), "description": description}
-    return common.show(verbs.learn(name, replace=replace, **where, **how, **vars(gate)))
+    how: dict[str, Any] = {"base": base, "method": method, "start": start, "options": knobs.options(), "replace": replace}
+    return common.show(verbs.learn(name, **where, **how, description=description, **vars(gate)))
 
 
 @app.command(sort_key=2)

@@ -51,7 +51,8 @@ def facts_of(
         "parents": [{"name": parent.name, "digest": parent.digest} for parent in parents],
         "versions": {"skillweave": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         "scores": [score | {"n": exact.n, "seed": seed}] if exact.n else [],
-        "cost": {"seconds": round(log.seconds, 3), "cpu_seconds": round(log.cpu_seconds, 3), "tokens": log.tokens},
+        "cost": {"seconds": round(log.seconds, 3), "cpu_seconds": round(log.cpu_seconds, 3), "tokens": log.tokens}
+        | ({"samples": log.samples, "drawn": log.drawn} if log.samples else {}),
     }
 
 

@@ -13,6 +13,7 @@ from . import gemma
 from .carried import carried_by, fingerprint, seen_by
 from .errors import BadData, BadOption, BadSkill, BaseMismatch, LibraryError, NotFound
 from .files import sha256_json
+from .learn import METHODS
 from .library import ALONE, Library
 from .methods import method_of, resolve
 from .progress import progress, say
@@ -39,8 +40,9 @@ def learn(
     task: str | None = None,
     data: Path | str | None = None,
     verifier: str | None = None,
-    base: str = gemma.NAME,
+    base: str | None = None,
     method: str = "sft",
+    start: str | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     description: str = "",
@@ -50,10 +52,10 @@ def learn(
 ) -> Learned:
     """Learn a skill from a task or a file of examples and put it into the library.
 
-    `verifier` (`FILE.py:function` or `module:function`) judges answers to `data`, in a process of its own. An interrupted run
-    goes on where it was when the same call is made again. What the skill costs on general text is measured; one that costs more
-    than `max_forgetting` (nats per token, upper end of the interval) is not saved. Up to `others` skills of the library are
-    tried with it added.
+    `verifier` (`FILE.py:function` or `module:function`) judges answers to `data`, in a process of its own. `start` is a skill of
+    the library to go on from, for methods that can; its base is the base then. An interrupted run goes on where it was when the
+    same call is made again. What the skill costs on general text is measured; one that costs more than `max_forgetting` (nats
+    per token, upper end of the interval) is not saved. Up to `others` skills of the library are tried with it added.
     """
     from .beside import beside
     from .composition import Composition
@@ -68,26 +70,28 @@ def learn(
     _check_description(description)
     source = _source(task, data, seed, verifier)
     fitter = method_of("learn", method, options)
-    examples = training(source, fitter.steps * fitter.batch)
+    examples = training(source, getattr(fitter, "needed", fitter.steps * fitter.batch))
     shelf = Library(Path(library), create=True)
     if name in shelf and not replace:
         raise LibraryError(f"`{name}` is already in {library}.", "choose another name, or --replace it")
-    wishes, parents, stamp = _wishes_of(fitter, shelf)
-    model = _load(base)
+    parents = [] if start is None else [shelf.get(start)]
+    wishes, teachers, stamp = _wishes_of(method, fitter, source, shelf, parents)
+    model = base_of(parents, base)
     if hasattr(fitter, "taught"):  # a method that has its own answers to the prompts
         examples = fitter.taught(examples, **wishes)
     key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed, *stamp])
     say(f"learning `{name}` from {len(examples):,} examples of {source.name} on {model.name} in {kind(model)}")
     state = shelf.path / ".work" / f"{key[:32]}.safetensors"
     with progress(fitter.steps, f"learn {name}") as tick:
-        skill, log = fitter.fit(model, examples, seed, Run(state, key, tick), **wishes)
+        skill, log = fitter.fit(model, examples, seed, Run(state, key, tick, state.with_name(f"{name}.jsonl")), **wishes)
     made = Composition.of(skill, model) if isinstance(skill, LowRank) else skill
     use = made.use(model, {})
     tried, left_out = beside(shelf, name, model, skill, examples, others)
     kept = retention(model, use, examples, tried, left_out, max_forgetting)
     kept.check(name)
     exact = check(use, source)
-    facts = facts_of(model, method, fitter, source, examples, seed, log, exact, parents) | {"forgetting": kept}
+    origin = [*parents, *teachers]
+    facts = facts_of(model, method, fitter, source, examples, seed, log, exact, origin) | {"forgetting": kept}
     save_skill(shelf, name, made, model, source, examples, facts, description or source.description, replace)
     forget(state)
     _tell_faults(source)
@@ -317,10 +321,28 @@ def _load(name: str) -> "Base":
     return model
 
 
-def _wishes_of(fitter: Any, shelf: Library) -> tuple[dict[str, Any], list[Skill], list[str]]:
-    """What `fit` of a learn method `takes` beyond examples, the skills that it comes from, and digests that stand for it."""
-    if "teacher" not in getattr(fitter, "takes", ()):
-        return {}, [], []
+def _wishes_of(
+    method: str, fitter: Any, source: Task, shelf: Library, parents: Sequence[Skill]
+) -> tuple[dict[str, Any], list[Skill], list[str]]:
+    """What `fit` of a learn method `takes` beyond examples, who teaches it, and the digests of all that it comes from.
+
+    It may take the `task`, the weights of a skill to `start` from, and a `teacher`.
+    """
+    takes = getattr(fitter, "takes", ())
+    if parents and "start" not in takes:
+        able = [name for name, target in METHODS.items() if "start" in getattr(resolve(target), "takes", ())]
+        raise BadOption(f"the method {method} cannot go on from a skill (`{parents[0].name}`).", f"--method {' | '.join(able)}")
+    wishes: dict[str, Any] = {"task": source, "start": weights_of(parents[0]) if parents else None}
+    teachers: list[Skill] = []
+    stamp = [skill.digest for skill in parents]
+    if "teacher" in takes:
+        wishes["teacher"], teachers = _teacher_of(fitter, shelf)
+        stamp += [wishes["teacher"].base.digest, *(skill.digest for skill in teachers)]
+    return {name: wishes[name] for name in takes}, teachers, stamp
+
+
+def _teacher_of(fitter: Any, shelf: Library) -> tuple["Active", list[Skill]]:
+    """Who answers for the teacher that a method names, and the skills of the library that it is made of."""
     fitter.check()
     names = fitter.teacher.split("+")
     if not fitter.teacher:
@@ -329,8 +351,7 @@ def _wishes_of(fitter: Any, shelf: Library) -> tuple[dict[str, Any], list[Skill]
     if not members and not _names_a_base(fitter.teacher):
         missing = next(name for name in names if name not in shelf)
         raise NotFound("teacher", missing, shelf.names(), str(shelf.path), "name a skill of the library, or a model")
-    teacher = active(base_of(members) if members else _load(fitter.teacher), members)
-    return {"teacher": teacher}, members, [teacher.base.digest, *(m.digest for m in members)]
+    return active(base_of(members) if members else _load(fitter.teacher), members), members
 
 
 def _names_a_base(name: str) -> bool:

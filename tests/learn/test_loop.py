@@ -216,4 +216,5 @@ def test_the_gradient_is_clipped():
 
 
 def test_a_log_starts_at_nothing():
-    assert vars(Log()) == {"loss": [], "tokens": 0, "padding": 0, "labels": 0, "rates": [], "seconds": 0.0, "cpu_seconds": 0.0}
+    counts = dict.fromkeys(("tokens", "padding", "labels", "idle", "samples", "drawn"), 0)
+    assert vars(Log()) == {"loss": [], "rates": [], "rows": [], "seconds": 0.0, "cpu_seconds": 0.0, **counts}

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from skillweave.base import TinyBase
 from skillweave.learn import loss as module
-from skillweave.learn.loss import cross_entropy
+from skillweave.learn.loss import cross_entropy, token_nats
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -107,3 +107,29 @@ def test_no_rows_cost_nothing(tiny):
     value = cross_entropy(tiny, hidden, torch.zeros(0, dtype=torch.long))
     value.backward()
     assert value == 0 and hidden.grad.shape == (0, 32)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("tile", [7, 99, 4096])
+def test_nats_of_each_token_are_those_of_a_full_softmax(tiny, rows, tile, softcap, temperature, monkeypatch):
+    monkeypatch.setattr(module, "ROWS", 10)
+    monkeypatch.setattr(tiny, "softcap", softcap)
+    hidden, labels = rows
+    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
+    one = token_nats(tiny, ours, labels, temperature, tile)
+    other = -torch.log_softmax(tiny.logits(theirs) / temperature, 1).gather(1, labels[:, None])[:, 0]
+    assert one.shape == (37,) and torch.allclose(one, other, rtol=1e-5)
+    weight = torch.linspace(-1, 2, 37)
+    (one * weight).sum().backward()
+    (other * weight).sum().backward()
+    assert theirs.grad.abs().max() > 1e-3
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_nats_of_tokens_hold_no_more_logits_than_a_tile(tiny, rows, monkeypatch):
+    seen, head = [], tiny.logits
+    monkeypatch.setattr(module, "ROWS", 20)
+    monkeypatch.setattr(tiny, "logits", lambda part, tokens: seen.append(head(part, tokens).shape) or head(part, tokens))
+    token_nats(tiny, rows[0].requires_grad_(), rows[1], 1.0, 40).sum().backward()
+    assert len(seen) == 8 and max(a * b for a, b in seen) <= 20 * 40

@@ -6,4 +6,7 @@ METHODS = {
     "plp": "skillweave.learn.plp:PLP",
     "expand": "skillweave.learn.expand:Expand",
     "distill": "skillweave.learn.distill:Distill",
+    "rejection": "skillweave.learn.rejection:Rejection",
+    "selftrain": "skillweave.learn.selftrain:SelfTrain",
+    "grpo": "skillweave.learn.grpo:GRPO",
 }

@@ -29,6 +29,11 @@ class Batch:
     samples: tuple[int, ...] = ()
     """Which of the examples each of its samples is, for a loss that tells them apart."""
 
+    @property
+    def positions(self) -> int:
+        """Positions that are computed, padding included."""
+        return self.tokens.numel()
+
     def pieces(self, positions: int) -> list["Batch"]:
         """The same examples in batches of at most `positions` (at least one example each); `real` stays with the whole."""
         count, width = self.tokens.shape

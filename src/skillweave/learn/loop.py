@@ -2,8 +2,9 @@
 
 Plain gradient steps (SGD) are there for methods that need the gradient's own size. Everything that decides a step is a function
 of (seed, step), so a state is: the tensors, what AdamW knows of each (two moments and a count of steps, since a tensor that a
-step does not use is not stepped), and the log. It is saved aside and renamed, so a process killed at any moment finds the last
-whole state. With one thread the resumed run gives the same bits as one that was never stopped.
+step does not use is not stepped), and the log; and what a method that learns from its own samples remembers between steps
+(`Memory`). It is saved aside and renamed, so a process killed at any moment finds the last whole state. With one thread the
+resumed run gives the same bits as one that was never stopped.
 """
 
 import json
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -81,6 +83,19 @@ class Run:
     key: str = ""
     """Digest of all that decides the run: a state that was saved under another one is not used."""
     tick: Tick = lambda steps, note: None
+    journal: Path | None = None
+    """A file for one JSON object a step, from methods that have more to tell than their loss; None for none."""
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """What a method remembers between steps that follows neither from the seed nor from the tensors."""
+
+    def saved(self) -> Any:
+        """All of it as a JSON value."""
+
+    def restore(self, saved: Any) -> None:
+        """Be as it was when `saved` was taken."""
 
 
 @dataclass
@@ -96,6 +111,14 @@ class Log:
     labels: int = 0
     rates: list[list[float]] = field(default_factory=list)
     """Where the rates of the groups were changed: the step, then a multiple a group, unitless."""
+    idle: int = 0
+    """Steps whose batch had nothing to learn from: weights and optimiser stayed as they were."""
+    samples: int = 0
+    """Completions that the model wrote to learn from, those for measuring and those that were thrown away included."""
+    drawn: int = 0
+    """Tokens of these completions."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """What a method that samples says of each step; one JSON object a line in the journal of the run."""
     seconds: float = 0.0
     """On the clock, over all runs that it took."""
     cpu_seconds: float = 0.0
@@ -112,6 +135,7 @@ def train(
     precondition: Callable[[], None] = lambda: None,
     after: Callable[[], None] = lambda: None,
     rates: Rates = lambda step: None,
+    memory: Memory | None = None,
 ) -> Log:
     """Change the tensors of `groups` in place until the steps of `plan` are done.
 
@@ -119,11 +143,13 @@ def train(
     gradients before the optimiser reads them, as a function of them and of the tensors alone (or a resumed run would differ).
     `after` is called after each step and may write to tensors of `groups` that have no gradient: they are saved with the rest.
     `rates` is asked before each step; what it answered last is part of the state, so it may look at the tensors.
+    `batch` may look at the tensors, too, and sample from them; what it has to remember is saved with the state as `memory`.
+    A batch without pieces is an idle step.
     """
     named = {name: tensor for group in groups for name, tensor in group.tensors.items()}
     optimiser = _optimiser(groups, plan)
     state, key, tick = run.state, run.key, run.tick
-    log, start = _load(state, key, named, optimiser)
+    log, start = _load(state, key, named, optimiser, memory)
     tick(start, "") if start else None
     began = saved = time.monotonic()
     past, past_cpu = log.seconds, log.cpu_seconds - time.process_time()
@@ -136,28 +162,31 @@ def train(
         data = batch(step)
         optimiser.zero_grad()
         number = 0.0
-        for piece in data.pieces(plan.piece):
+        pieces = data.pieces(plan.piece)
+        for piece in pieces:
             value = loss(piece) * (len(piece.labels) / max(1, len(data.labels)))
             value.backward()
             number += value.item()
         if not math.isfinite(number):
             raise SkillweaveError(f"the loss is {number} at step {step}.", "lower the learning rate (--lr)")
-        torch.nn.utils.clip_grad_norm_(list(named.values()), plan.clip)
-        precondition()
-        optimiser.step()
+        if pieces:
+            torch.nn.utils.clip_grad_norm_(list(named.values()), plan.clip)
+            precondition()
+            optimiser.step()
+        log.idle += not pieces
         after()
         log.loss.append(number)
         log.tokens += data.real
-        log.padding += data.tokens.numel() - data.real
+        log.padding += data.positions - data.real
         log.labels += len(data.labels)
         log.seconds = past + time.monotonic() - began
         log.cpu_seconds = past_cpu + time.process_time()
         if state is not None and time.monotonic() - saved > plan.save_every:
-            _save(state, key, named, optimiser, log)
+            _save(state, key, named, optimiser, log, memory)
             saved = time.monotonic()
         tick(1, f"loss {number:.3f} · {log.tokens / max(log.seconds, 1e-9):,.0f} tokens/s")
     if state is not None:
-        _save(state, key, named, optimiser, log)
+        _save(state, key, named, optimiser, log, memory)
     return log
 
 
@@ -191,12 +220,19 @@ def _tensors(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> d
     return {f"{name}{kind}": of(tensor) for name, tensor in named.items() for kind, of in kinds.items()}
 
 
-def _save(path: Path, key: str, named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, log: Log) -> None:
+def _save(
+    path: Path, key: str, named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, log: Log, memory: Memory | None
+) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(named, optimiser).items()}
-    atomic_write(path, save(tensors, {"key": key, "log": json.dumps(vars(log))}))
+    about = {"key": key, "log": json.dumps(vars(log))}
+    if memory is not None:
+        about["memory"] = json.dumps(memory.saved())
+    atomic_write(path, save(tensors, about))
 
 
-def _load(path: Path | None, key: str, named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> tuple[Log, int]:
+def _load(
+    path: Path | None, key: str, named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, memory: Memory | None
+) -> tuple[Log, int]:
     """Go on from the state at `path`, or start anew if there is none of `key` that is whole."""
     if path is None or not path.is_file():
         return Log(), 0
@@ -204,6 +240,7 @@ def _load(path: Path | None, key: str, named: Mapping[str, Tensor], optimiser: t
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
             log = Log(**json.loads(about["log"])) if about.get("key") == key else Log()
+            kept = json.loads(about["memory"]) if memory is not None else None
             saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, KeyError, TypeError, ValueError):
         return Log(), 0
@@ -212,4 +249,6 @@ def _load(path: Path | None, key: str, named: Mapping[str, Tensor], optimiser: t
         return Log(), 0
     for name, tensor in wanted.items():
         tensor.copy_(saved[name])
+    if memory is not None:
+        memory.restore(kept)
     return log, len(log.loss)

@@ -93,6 +93,30 @@ def cross_entropy(
     return _TiledCrossEntropy.apply(rows, labels, base, tile)
 
 
+def token_nats(
+    base: Base, rows: Float[Tensor, "row width"], labels: Int[Tensor, " row"], temperature: float = 1.0, tile: int = TILE
+) -> Float[Tensor, " row"]:
+    """-log p of each label in nats (fp32), with the logits divided by `temperature`; gradients flow to `rows`."""
+    return _TiledNats.apply(rows, labels, base, temperature, tile)
+
+
+class _TiledNats(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows, labels, base, temperature, tile):
+        ctx.gradient = torch.empty_like(rows) if rows.requires_grad else None
+        nats = rows.new_zeros(len(rows), dtype=torch.float32)
+        for at in range(0, len(rows), ROWS):
+            some = slice(at, at + ROWS)
+            nats[some], pull = _tiles(base, rows[some], labels[some], tile, ctx.gradient is not None, temperature)
+            if ctx.gradient is not None:
+                ctx.gradient[some] = pull
+        return nats
+
+    @staticmethod
+    def backward(ctx, up):
+        return (ctx.gradient.float() * up[:, None]).to(ctx.gradient.dtype), None, None, None, None
+
+
 class _TiledCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, labels, base, tile):
@@ -111,20 +135,22 @@ class _TiledCrossEntropy(torch.autograd.Function):
         return ctx.gradient * up.to(ctx.gradient.dtype), None, None, None
 
 
-def _tiles(base: Base, rows: Tensor, labels: Tensor, size: int, learning: bool) -> tuple[Tensor, Tensor]:
+def _tiles(
+    base: Base, rows: Tensor, labels: Tensor, size: int, learning: bool, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Loss of each row, (row,), and its gradient with respect to the row, (row, width): both fp32."""
-    wanted = (
-        base.logits(rows, labels).diagonal()[:, None].float()
-    )  # the likeliest, as soon as a model has learned: so it comes first
+    own_logit = base.logits(rows, labels).diagonal()[:, None].float()
+    wanted = own_logit / temperature  # the likeliest, as soon as a model has learned: so it comes first
     high = wanted  # running maximum of the logits
     mass = torch.ones_like(wanted)  # running Σ exp(logit - high)
     pull = torch.zeros(rows.shape, dtype=torch.float32)  # running Σ exp(logit - high) · d logit / d row, without the label
     for at in range(0, len(base.head), size):
         columns = slice(at, at + size)
         logits = base.logits(rows, columns).float()
+        slope = None if base.softcap is None else 1 - (logits / base.softcap) ** 2
+        logits = logits if temperature == 1.0 else logits.div_(temperature)
         top = torch.maximum(high, logits.amax(1, keepdim=True))
         fade = (high - top).exp_()
-        slope = None if base.softcap is None else 1 - (logits / base.softcap) ** 2
         share = logits.sub_(top).exp_()
         own = ((labels >= at) & (labels < at + size)).nonzero()[:, 0]
         share[own, labels[own] - at] = 0
@@ -137,6 +163,7 @@ def _tiles(base: Base, rows: Tensor, labels: Tensor, size: int, learning: bool) 
             pull.mul_(fade).index_add_(0, busy, (share.to(rows.dtype) @ base.head[columns]).float())
     loss = high + mass.log() - wanted
     if learning:
-        slope = 1.0 if base.softcap is None else 1 - (wanted / base.softcap) ** 2
+        slope = 1.0 if base.softcap is None else 1 - (own_logit / base.softcap) ** 2
         pull.div_(mass).add_(base.head[labels].float() * torch.expm1(-loss) * slope)
+        pull = pull if temperature == 1.0 else pull.div_(temperature)
     return loss[:, 0], pull

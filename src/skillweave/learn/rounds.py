@@ -1,0 +1,123 @@
+"""Rounds of sampling, keeping and training as the loop sees them: what a round keeps, the batches of its steps, its row."""
+
+import random
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SkillweaveError
+from .batches import Batch
+from .journal import Journal, Row
+from .loop import Log, Run
+from .rollout import Prompts, Rollout, Writer, number, together
+
+if TYPE_CHECKING:
+    from .practice import Practice
+
+
+class Rounds:
+    """What a run remembers (`loop.Memory`): what this round kept, how it was drawn, the rows of its journal."""
+
+    def __init__(self, method: "Practice", writer: Writer, prompts: Prompts, run: Run):
+        self.method, self.writer, self.prompts, self.journal = method, writer, prompts, Journal(run.journal)
+        self.pairs: list[tuple[list[int], int]] = []
+        """(tokens, how many are the completion's) of what is learned from in this round."""
+
+    def batch(self, step: int) -> Batch:
+        """The completions to learn from at `step`; the first step of a round draws them from the model as it is."""
+        now = self.round_of(step)
+        first = self.first_of(now)
+        if step == first:
+            self._begin(now, step)
+        if not self.pairs:
+            return together([], self.writer.use.base.pad)
+        chosen = [self._at(now, (step - first) * self.method.batch + i) for i in range(self.method.batch)]
+        return together([sorted((self.pairs[i] for i in chosen), key=lambda pair: len(pair[0]))], self.writer.use.base.pad)
+
+    def round_of(self, step: int) -> int:
+        """The round that `step` belongs to: rounds are as even as they can be."""
+        return ((step + 1) * self.method.rounds - 1) // self.method.steps
+
+    def first_of(self, now: int) -> int:
+        """The first step of a round."""
+        return now * self.method.steps // self.method.rounds
+
+    def _at(self, now: int, place: int) -> int:
+        """Which of what was kept comes at `place`: pass after pass, each in an order of its own."""
+        passes, within = divmod(place, len(self.pairs))
+        order = list(range(len(self.pairs)))
+        random.Random(number(self.writer.seed, "order", now, passes)).shuffle(order)
+        return order[within]
+
+    def _begin(self, now: int, step: int) -> None:
+        began, method = time.monotonic(), self.method
+        settings = method.settings(self, now)
+        examples = [self.prompts.at(now * method.prompts + i) for i in range(method.prompts)]
+        rollouts = self.writer.draw(examples, method.samples, settings["temperature"], "round", now)
+        self.prompts.told(rollouts)
+        kept = [self.chosen(rollout, settings["threshold"]) for rollout in rollouts]
+        self.pairs = [pair for rollout in kept for pair in rollout.pairs()]
+        self.journal.add(
+            {
+                "step": step,
+                "round": now + 1,
+                **settings,
+                **_facts(rollouts, kept),
+                "num_tokens": self.writer.read + self.writer.drawn,
+                "samples": self.writer.samples,
+                "rewards/failed": self.writer.judge.failed,
+                "step_time": time.monotonic() - began,
+            }
+        )
+        if now == 0 and not self.pairs:
+            self._refuse(rollouts, settings["threshold"])
+
+    def chosen(self, rollout: Rollout, threshold: float) -> Rollout:
+        """The different completions of a prompt that are good enough, the best first; equal ones in the order of drawing."""
+        method, seen, good = self.method, set[str](), list[int]()
+        for i in sorted(range(len(rollout.samples)), key=lambda i: -rollout.rewards[i]):
+            one = rollout.samples[i]
+            if rollout.rewards[i] >= threshold and one.tokens and (one.ended or method.cut) and one.text not in seen:
+                seen.add(one.text)
+                good.append(i)
+        return rollout.keep(good[: method.keep or None])
+
+    def _refuse(self, rollouts: Sequence[Rollout], threshold: float) -> None:
+        total, best = self.method.prompts * self.method.samples, max(max(rollout.rewards) for rollout in rollouts)
+        raise SkillweaveError(
+            f"none of {total:,} completions of {len(rollouts)} prompts of {self.writer.judge.task.name} could be kept "
+            f"(the best scored {best:.2f}, {threshold:.2f} is the least): there is nothing to learn from.",
+            "teach it by examples first (--method sft, then --from that skill), ask easier prompts, or draw more samples",
+        )
+
+    def saved(self) -> dict[str, Any]:
+        """All that the next step needs beside the weights."""
+        kept = {"pairs": self.pairs, "writer": self.writer.saved(), "prompts": self.prompts.saved()}
+        return kept | {"rows": self.journal.rows}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Be as it was when `saved` was taken."""
+        self.pairs = [(tokens, count) for tokens, count in saved["pairs"]]
+        self.writer.restore(saved["writer"])
+        self.prompts.restore(saved["prompts"])
+        self.journal.restore(saved["rows"])
+
+    def told(self, log: Log) -> Log:
+        """`log` with what only this run knows."""
+        log.samples, log.drawn, log.rows = self.writer.samples, self.writer.drawn, self.journal.rows
+        return log
+
+
+def _facts(rollouts: Sequence[Rollout], kept: Sequence[Rollout]) -> Row:
+    samples = [one for rollout in rollouts for one in rollout.samples]
+    rewards = [value for rollout in rollouts for value in rollout.rewards]
+    lengths = [len(one.tokens) for one in samples]
+    return {
+        "reward": sum(rewards) / len(rewards),
+        f"pass@{len(rollouts[0].samples)}": sum(max(rollout.parts["score"]) >= 1 for rollout in rollouts) / len(rollouts),
+        "kept": sum(len(rollout.samples) for rollout in kept),
+        "kept/prompts": sum(bool(rollout.samples) for rollout in kept),
+        "completions/mean_length": sum(lengths) / len(lengths),
+        "completions/clipped_ratio": sum(not one.ended for one in samples) / len(samples),
+        "entropy": -sum(sum(one.logprobs) for one in samples) / max(1, sum(lengths)),
+    }
