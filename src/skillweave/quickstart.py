@@ -2,7 +2,7 @@
 
 Every arm sees the same 24 invoices. Arms that learn from them take the same number of steps; the fresh LoRA gets a search of
 its rate and steps besides, on a third of the 24 held out for that (the worse rate stops half-way), and the joint LoRA the steps
-of the skills as well. Nothing is chosen on the test split. Jobs run in processes of one thread; what is done stays done when the
+of the skills as well. Nothing is chosen on the test split. Jobs run in processes of one thread; what is done stays done when a
 run is interrupted.
 """
 

@@ -43,7 +43,7 @@ class Retention:
             return
         if self.text is None:
             raise TooMuchForgotten(
-                f"`{name}` was not saved: it was shown all the text by which its limit of {self.limit:g} nats/token is measured.",
+                f"`{name}` was not saved: it was shown all the text that its limit ({self.limit:g} nats/token) is measured by.",
                 "learn without --max-forgetting, or without Python's language reference",
             )
         if self.text.difference.high <= self.limit:
