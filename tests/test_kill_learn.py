@@ -20,24 +20,32 @@ from pathlib import Path
 import torch
 
 from skillweave import verbs
-from skillweave.learn import sft
+from skillweave.learn import grpo, practice, sft
 from skillweave.learn.loop import Plan
 from skillweave.library import Library
 
 torch.set_num_threads(1)
-sft.Plan = partial(Plan, save_every=0.0)
-root, wanted = Path(sys.argv[1]), int(sys.argv[2])
-(root / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"in {i}\\n", "completion": str(i)}) + "\\n" for i in range(40)))
+for module in (grpo, practice, sft):
+    module.Plan = partial(Plan, save_every=0.0)
+root, wanted, method, options = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
+answer = str if method == "sft" else lambda i: "1"
+rows = [{"prompt": f"in {i}\\n", "completion": answer(i)} for i in range(40)]
+(root / "rows.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
 
 
 def learn(library):
-    options = {"steps": 10, "batch": 4}
-    verbs.learn("one", library=library, data=root / "rows.jsonl", base="tiny", options=options)
+    verbs.learn("one", library=library, data=root / "rows.jsonl", base="tiny", method=method, options=options)
 
 
 def files(library):
     names = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "examples.jsonl", "seen.txt")
-    return {name: (library / "one" / name).read_bytes() for name in names}
+    return {name: (library / "one" / name).read_bytes() for name in names} | {"journal": journal(library)}
+
+
+def journal(library):
+    path = library / ".work" / "one.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [{key: value for key, value in row.items() if key != "step_time"} for row in rows]
 
 
 def child(library):
@@ -82,6 +90,7 @@ def check(library):
 
 
 learn(root / "once")
+assert bool(journal(root / "once")) == (method != "sft")
 began = time.monotonic()
 learn(root / "whole")
 usual = time.monotonic() - began
@@ -97,10 +106,24 @@ print(json.dumps(count))
 """
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(60, marks=pytest.mark.slow)])
-def test_a_killed_learn_loses_nothing(tmp_path, kills):
+PRACTICE = {"steps": 8, "batch": 4, "tokens": 1}
+ROUNDS = PRACTICE | {"samples": 64, "prompts": 8, "rounds": 3, "cut": True}
+METHODS = {
+    "sft": {"steps": 10, "batch": 4},
+    "grpo": PRACTICE | {"group": 64, "probe": 8, "updates": 3, "kl": 0.01},
+    "rejection": ROUNDS,
+    "selftrain": ROUNDS | {"tuning": 4, "temperatures": [0.5, 1.5]},
+}
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("method", "kills"),
+    [("sft", 10), ("grpo", 5), ("rejection", 5), ("selftrain", 5), *(pytest.param(m, 60, marks=SLOW) for m in METHODS)],
+)
+def test_a_killed_learn_loses_nothing(tmp_path, method, kills):
     env = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "SKILLWEAVE_NO_PROGRESS": "1"}
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(kills)]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(kills), method, json.dumps(METHODS[method])]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     count = json.loads(done.stdout.splitlines()[-1])
