@@ -9,6 +9,7 @@ from safetensors.torch import load_file, safe_open, save_file
 from skillweave.errors import SkillweaveError
 from skillweave.learn.batches import Batch
 from skillweave.learn.loop import Group, Log, Plan, Run, rate, train
+from skillweave.learn.rollout import together
 
 PLAN = Plan(20, save_every=0.0)
 
@@ -218,3 +219,62 @@ def test_the_gradient_is_clipped():
 def test_a_log_starts_at_nothing():
     counts = dict.fromkeys(("tokens", "padding", "labels", "idle", "samples", "drawn"), 0)
     assert vars(Log()) == {"loss": [], "rates": [], "rows": [], "seconds": 0.0, "cpu_seconds": 0.0, **counts}
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_is_used(tmp_path):
+    """A finite loss with an infinite slope: √x at zero."""
+    value = torch.zeros(1, requires_grad=True)
+    with pytest.raises(SkillweaveError, match=r"the gradient is inf at step 0.*--lr"):
+        train(lambda data: value.sqrt().sum(), [Group({"x": value}, 0.1)], batch, Plan(3), Run(tmp_path / "state"))
+    assert value.item() == 0 and not (tmp_path / "state").exists()
+
+
+class Counter:
+    """Remembers how often it was asked."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def saved(self):
+        return {"asked": self.asked}
+
+    def restore(self, saved):
+        self.asked = saved["asked"]
+
+
+def test_what_a_method_remembers_goes_on_with_the_run(tmp_path):
+    def run(stop: int | None) -> tuple[float, int]:
+        value, memory = torch.zeros(1, requires_grad=True), Counter()
+
+        def counted(step):
+            memory.asked += 1
+            return batch(step)
+
+        def loss(data):
+            return (value * memory.asked).sum()
+
+        groups, plan = [Group({"x": value}, 0.1)], Plan(6, optimiser="sgd", clip=1e9, steady=True, stop=stop)
+        train(loss, groups, counted, plan, Run(tmp_path / "state", "key"), memory=memory)
+        return value.item(), memory.asked
+
+    run(4)
+    resumed = run(None)
+    (tmp_path / "state").unlink()
+    assert resumed == run(None) and resumed[1] == 6
+
+
+def test_an_idle_step_leaves_weights_and_optimiser_alone(tmp_path):
+    """Every other batch has no pieces; the rest learn as if the idle steps were not there, resumed or not."""
+    idle = together([], 0)
+
+    def run(steps, skip, stop=None):
+        value = torch.ones(1, requires_grad=True)
+        plan = Plan(steps, steady=True, stop=stop)
+        state = Run(tmp_path / f"{steps}", "key")
+        batches = {True: lambda step: idle if step % 2 else batch(step), False: batch}[skip]
+        return value, train(lambda data: (value**2).sum(), [Group({"x": value}, 0.1)], batches, plan, state)
+
+    plain, _ = run(3, False)
+    run(6, True, 3)
+    gappy, log = run(6, True)
+    assert gappy.item() == plain.item() != 1 and log.idle == 3 and log.loss[1::2] == [0, 0, 0]

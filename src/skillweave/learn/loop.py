@@ -139,7 +139,7 @@ def train(
 ) -> Log:
     """Change the tensors of `groups` in place until the steps of `plan` are done.
 
-    A loss that is not finite stops the run; the last whole state stays. `precondition` may change the clipped
+    A loss or gradient that is not finite stops the run; the last whole state stays. `precondition` may change the clipped
     gradients before the optimiser reads them, as a function of them and of the tensors alone (or a resumed run would differ).
     `after` is called after each step and may write to tensors of `groups` that have no gradient: they are saved with the rest.
     `rates` is asked before each step; what it answered last is part of the state, so it may look at the tensors.
@@ -170,7 +170,9 @@ def train(
         if not math.isfinite(number):
             raise SkillweaveError(f"the loss is {number} at step {step}.", "lower the learning rate (--lr)")
         if pieces:
-            torch.nn.utils.clip_grad_norm_(list(named.values()), plan.clip)
+            norm = torch.nn.utils.clip_grad_norm_(list(named.values()), plan.clip).item()
+            if not math.isfinite(norm):
+                raise SkillweaveError(f"the gradient is {norm} at step {step}.", "lower the learning rate (--lr)")
             precondition()
             optimiser.step()
         log.idle += not pieces

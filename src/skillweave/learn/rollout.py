@@ -25,6 +25,7 @@ from ..measure.score import ANSWER_TOKENS
 from ..progress import say
 from ..task import Example, Task
 from .batches import Batch, collate
+from .loss import TILE
 from .sampling import Sample, sample
 from .templates import PLAIN, Template
 
@@ -142,6 +143,10 @@ class Judge:
         self.failed += count
 
 
+ROWS = {False: 256, True: 64}
+"""Completions that are written together, by whether the vocabulary is a large one: its scores are held for each."""
+
+
 class Writer:
     """Draws completions from `use` as it is now."""
 
@@ -171,7 +176,8 @@ class Writer:
         chosen = [self._template(i, *where) for i in range(len(examples))]
         asked = [template.prompt(example.prompt) for template, example in zip(chosen, examples, strict=True)]
         seed = number(self.seed, "samples", *where)
-        written = sample(self.use, asked, count, max_new_tokens=self.limit, temperature=temperature, seed=seed)
+        rows = ROWS[len(self.use.base.head) > TILE]
+        written = sample(self.use, asked, count, max_new_tokens=self.limit, temperature=temperature, seed=seed, batch=rows)
         rollouts = [self._judged(*each) for each in zip(examples, chosen, asked, written, strict=True)]
         self.samples += len(rollouts) * count
         self.drawn += sum(len(one.tokens) for rollout in rollouts for one in rollout.samples)
