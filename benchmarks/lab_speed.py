@@ -136,7 +136,7 @@ def compared(job: str, pairs: Sequence[tuple[Mapping, Mapping]], goal: float) ->
 
 
 def limit(size: str, runs: Sequence[Mapping]) -> dict:
-    """Training against what bfloat16 products alone would allow; the peer is that limit, the ratio how far it is (limit / ours)."""
+    """Training against what bfloat16 products alone would allow; the ratio is limit / ours."""
     most = [run["gemm"] / run["flops"] for run in runs]
     far = median(top / speed(run["train"]) for top, run in zip(most, runs, strict=True))
     aimed = size == "14 M"
