@@ -161,6 +161,8 @@ def verdict(rows: Sequence[Mapping], same: bool) -> str:
 @app.command(show=False)
 def side(name: str, file: Path, steps: int) -> None:
     """One process: measure one side at every size."""
+    if name not in SIDES:
+        raise BadOption(f"no side `{name}`.", f"choose one of {', '.join(SIDES)}")
     import torch
 
     torch.set_num_threads(1)

@@ -117,5 +117,5 @@ def test_every_side_runs_and_says_the_same(bench, tmp_path, monkeypatch):
 def test_bad_options_and_broken_sides_get_a_sentence(bench, tmp_path):
     with pytest.raises(BadOption, match="--rounds is 0"):
         bench.compare(rounds=0)
-    with pytest.raises(SkillweaveError, match="the side `nobody` ended with code 1"):
+    with pytest.raises(SkillweaveError, match="the side `nobody` ended with code 1: error: no side `nobody`"):
         bench.run("nobody", tmp_path / "found.json", 1)
