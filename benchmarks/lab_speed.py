@@ -136,7 +136,7 @@ def compared(job: str, pairs: Sequence[tuple[Mapping, Mapping]], goal: float) ->
 
 
 def limit(size: str, runs: Sequence[Mapping]) -> dict:
-    """Training against what bfloat16 products alone would allow; the peer is that limit, the ratio limit / ours."""
+    """Training against what bfloat16 products alone would allow; the ratio is limit / ours."""
     most = [run["gemm"] / run["flops"] for run in runs]
     far = median(top / speed(run["train"]) for top, run in zip(most, runs, strict=True))
     aimed = size == "14 M"
@@ -161,6 +161,8 @@ def verdict(rows: Sequence[Mapping], same: bool) -> str:
 @app.command(show=False)
 def side(name: str, file: Path, steps: int) -> None:
     """One process: measure one side at every size."""
+    if name not in SIDES:
+        raise BadOption(f"no side `{name}`.", f"choose one of {', '.join(SIDES)}")
     import torch
 
     torch.set_num_threads(1)

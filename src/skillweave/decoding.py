@@ -36,6 +36,7 @@ def decode(
     `samples` are the numbers of the prompts among the caller's (for strengths that differ by sample); `memory` is that of
     `shared` tokens before all prompts, and stays as it is.
     """
+    from .groups import share
     from .memory import widen
 
     width, count = max(map(len, prompts)), len(prompts)
@@ -50,7 +51,10 @@ def decode(
     with at_hand(tuple(place.tolist())):
         hidden, memory = base.read(tokens, mask, position, memory)
     owner = torch.arange(count).repeat_interleave(torch.tensor(copies))
-    widen(memory, owner, max(0, limit - 1))
+    group = share(base, memory, owner, mask.bool(), limit - 1)
+    if group is None:
+        widen(memory, owner, max(0, limit - 1))
+    past = memory if group is None else group
     out = torch.full((len(owner), limit), NOTHING)
     alive, logits, place = torch.arange(len(owner)), base.logits(hidden[:, -1])[owner], place[owner]
     position, rows = position[owner, -1:], tuple(place.tolist())
@@ -65,10 +69,11 @@ def decode(
             stay = _close_ranks(going)
             alive, chosen, place, mask, position = alive[stay], chosen[stay], place[stay], mask[stay], position[stay]
             rows = tuple(place.tolist())
-            memory.batch_select_indices(stay)
+            past.batch_select_indices(stay)
         position = position + 1
         with at_hand(rows):
-            hidden, memory = base.read(chosen[:, None], mask[:, : shared + width + step + 1], position, memory)
+            seen = mask[:, : shared + width + step + 1] if group is None else None
+            hidden, memory = base.read(chosen[:, None], seen, position, memory)
         logits = base.logits(hidden[:, -1])
     return out
 

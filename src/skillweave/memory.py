@@ -70,7 +70,7 @@ def widen(memory: Any, owner: Int[Tensor, " copy"], room: int) -> None:
         memory.batch_select_indices(owner)
         return
     for layer in memory.layers:
-        kind = _roomy(layer, room)
+        kind = roomy(layer, room)
         if kind is None:
             layer.batch_select_indices(owner)  # type: ignore[union-attr]
         else:
@@ -78,7 +78,8 @@ def widen(memory: Any, owner: Int[Tensor, " copy"], room: int) -> None:
             layer.widen(owner, room)  # type: ignore[union-attr]
 
 
-def _roomy(layer: Any, room: int) -> type[Roomy] | None:
+def roomy(layer: Any, room: int) -> type[Roomy] | None:
+    """The class that gives this layer of a memory room for `room` more tokens; None for kinds that are not known here."""
     if type(layer) is DynamicSlidingWindowLayer:
         return RoomyWindow if layer.cumulative_length + room < layer.sliding_window else None
     return Roomy if type(layer) is DynamicLayer else None

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
+from skillweave import groups
 from skillweave.bank import SkillBank
 from skillweave.base import TinyBase, load_base
 from skillweave.composition import Active
@@ -214,3 +215,32 @@ def test_a_base_that_is_broken_gets_a_sentence():
     base.model.get_input_embeddings().weight.data[5] = math.nan
     with pytest.raises(BadBase, match="tiny-32 gives scores that are not finite numbers"):
         sample(Active(base), ["a"], 2, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3_text"])
+def test_what_rows_share_changes_nothing(kind, talker, monkeypatch):
+    """Rows that look at one copy of their prompt, against rows with a copy each."""
+    base, taken, share = talker if kind == "llama" else sliding(kind, 64), [], groups.share
+    monkeypatch.setattr(groups, "share", lambda *args: taken.append(share(*args)) or taken[-1])
+    drawn = []
+    for rows in (4, 10**6):
+        monkeypatch.setattr(groups, "ROWS", rows)
+        drawn.append(sample(Active(base), PROMPTS, 6, max_new_tokens=12, temperature=2.0, seed=4))
+    assert [one is None for one in taken] == [False, True]
+    for together, apart in zip(*drawn, strict=True):
+        for one, other in zip(together, apart, strict=True):
+            assert one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    assert len({len(one.tokens) for group in drawn[0] for one in group}) > 3
+
+
+def test_a_part_of_the_keys_is_never_taken_for_the_whole(talker, monkeypatch):
+    """A model that computes attention by itself gets memory of its own for each row."""
+    base = sliding("mistral", 64)
+    base.model.config._attn_implementation = "eager"
+    tokens = [[one.tokens for one in group] for group in sample(Active(base), PROMPTS, 6, max_new_tokens=9, seed=4)]
+    base.model.config._attn_implementation = "sdpa"
+    assert tokens == [[one.tokens for one in group] for group in sample(Active(base), PROMPTS, 6, max_new_tokens=9, seed=4)]
+    monkeypatch.setattr(groups, "_attentions", lambda base: {"sdpa"})
+    base.model.config._attn_implementation = "eager"
+    with pytest.raises(AssertionError, match="keys that are only a part"):
+        sample(Active(base), PROMPTS, 6, max_new_tokens=9, seed=4)
