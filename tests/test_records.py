@@ -125,8 +125,8 @@ def test_a_name_that_means_two_countries_is_left_out(monkeypatch):
     countries = [
         SimpleNamespace(name=name, alpha_2=code) for name, code in (("France", "FR"), ("FRANCE", "XX"), ("Togo", "TG"))
     ]
-    folder = records._package("pycountry", "country names").LOCALES_DIR
-    monkeypatch.setattr(records, "_package", lambda *_: SimpleNamespace(countries=countries, LOCALES_DIR=folder))
+    folder = records.package("pycountry", "country names").LOCALES_DIR
+    monkeypatch.setattr(records, "package", lambda *_: SimpleNamespace(countries=countries, LOCALES_DIR=folder))
     names = [text.casefold() for text, *_ in records.country_names.__wrapped__()]
     assert "france" not in names and "togo" in names
 
@@ -260,7 +260,7 @@ def test_an_example_costs_less_than_a_millisecond(name):
 
 @pytest.mark.parametrize(("name", "package"), [("date", "babel"), ("number", "num2words"), ("country", "pycountry")])
 def test_a_missing_package_is_named(name, package, monkeypatch):
-    for cached in (records._package, records.country_names, records._names):
+    for cached in (records.package, records.country_names, records._names):
         cached.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setitem(sys.modules, "babel.dates", None)

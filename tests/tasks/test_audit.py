@@ -23,6 +23,17 @@ class Coin(Task):
         return Example(f"{split} {i}\n", "heads" if i % 4 else "tails")
 
 
+class Stepwise(Coin):
+    """The same with a step before it, another one each time, that does not count."""
+
+    def example(self, i, split):
+        one = super().example(i, split)
+        return Example(one.prompt, f"step {i}\n{one.completion}")
+
+    def final(self, completion):
+        return completion.strip().rpartition("\n")[2]
+
+
 class Generous(Coin):
     """Gives half a point to any text."""
 
@@ -47,7 +58,7 @@ class Leaky(Coin):
 
 def test_every_task_is_sound():
     found = {name: audit(load_task(name, 5), 60) for name in TASKS}
-    assert len(found) == len(TASKS) == 28
+    assert len(found) == len(TASKS) == 32
     for name, one in found.items():
         assert (one.task, one.fault, one.truth) == (name, "", 1), one
         assert max(one.nothing, one.junk) <= one.wrong_at_most and one.n >= 50
@@ -57,6 +68,7 @@ def test_every_task_is_sound():
 def test_the_most_common_answer_is_the_guess():
     one = audit(Coin(), 40)
     assert (one.n, one.truth, one.nothing, one.junk, one.guess, one.other, one.fault) == (40, 1, 0, 0, 0.75, 0.5, "")
+    assert (audit(Stepwise(), 40).guess, audit(Stepwise(), 40).fault) == (0.75, "")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Audit:
     other: float
     """The answer of the next example: above 0 where answers repeat."""
     guess: float
-    """The most common answer of the training split: what a model reaches that has seen no prompt."""
+    """The most common answer of the training split (what counts in it, without its steps): what guessing reaches."""
     wrong_at_most: float
     """What the task declares that a wrong answer may get."""
     fault: str
@@ -42,7 +42,7 @@ def audit(task: Task, n: int = 100) -> Audit:
     """Look at up to `n` examples of each split of `task`."""
     examples = task.take(_up_to(n, task.size("test")), "test")
     answers = [example.completion for example in examples]
-    guess = Counter(e.completion for e in task.take(_up_to(n, task.size("train")), "train")).most_common(1)
+    guess = Counter(task.final(e.completion) for e in task.take(_up_to(n, task.size("train")), "train")).most_common(1)
     return Audit(
         task.name,
         len(examples),

@@ -158,12 +158,12 @@ class Invoice(Task):
 
 def date_text(day: date, locale: str, form: str) -> str:
     """`day` as Babel writes it: date_text(date(2021, 5, 3), "de", "long") is "3. Mai 2021"."""
-    return " ".join(_package("babel.dates", "dates").format_date(day, form, locale=locale).split())
+    return " ".join(package("babel.dates", "dates").format_date(day, form, locale=locale).split())
 
 
 def number_text(value: int, language: str) -> str:
     """`value` in words: number_text(205, "en") is "two hundred and five"."""
-    return " ".join(_package("num2words", "numbers in words").num2words(value, lang=language).split())
+    return " ".join(package("num2words", "numbers in words").num2words(value, lang=language).split())
 
 
 @cache
@@ -172,7 +172,7 @@ def country_names() -> tuple[tuple[str, str, str], ...]:
 
     Left out are names that mean two countries, and names of more than three words or turned around ("Korea, Republic of").
     """
-    pycountry = _package("pycountry", "country names")
+    pycountry = package("pycountry", "country names")
     found: dict[str, tuple[str, str, str]] = {}
     doubtful = set()
     for language in COUNTRY_LANGUAGES:
@@ -237,7 +237,7 @@ def _key(text: str) -> str:
 
 
 @cache
-def _package(name: str, what: str) -> ModuleType:
+def package(name: str, what: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
