@@ -79,8 +79,8 @@ SMALL = Effort(1, anchor=2, augment=2, steps=2, batch=4, test=6)
 @pytest.fixture(scope="module")
 def two_runs():
     ticks = []
-    runs = [paper.seed(SMALL, seed, lambda n, note: ticks.append(note)) for seed in (0, 0)]
-    assert len(ticks) == 2 * SMALL.ticks
+    runs = [paper.seed(SMALL, seed, lambda n, note: ticks.append(n)) for seed in (0, 0)]
+    assert sum(ticks) == 2 * SMALL.ticks
     return runs
 
 
@@ -88,8 +88,10 @@ def test_a_seed_gives_every_arm(two_runs):
     found = two_runs[0]
     assert set(found) == set(ARMS)
     for arm, values in found.items():
-        assert {"key sums", "keys written out", "learned keys", "numeric"} <= set(values), arm
-    assert {arm for arm, values in found.items() if "recall" in values} == {"anchor alone", "augmenting alone"}
+        assert {"key sums", "keys written out", "one key", "learned keys", "numeric"} <= set(values), arm
+    for metric in ("recall", "rounds"):
+        assert {arm for arm, values in found.items() if metric in values} == {"anchor alone", "augmenting alone"}
+    assert found["anchor alone"]["rounds"] == SMALL.rounds == 4  # it never knew enough
     bridges = [found[arm]["weights"] for arm in ("bridge (a)", "bridge (b)", "shuffled (b)")]
     assert bridges == [3 * (64 * 48 + 4 * 64 * 64)] * 3 and found["LoRA (b)"]["weights"] == pytest.approx(bridges[0], rel=0.05)
     assert judge(two_runs) == "not tested"
@@ -97,3 +99,42 @@ def test_a_seed_gives_every_arm(two_runs):
 
 def test_a_seed_repeats_itself(two_runs):
     assert all(one == other for one, other in pairwise(two_runs))
+
+
+@pytest.mark.parametrize(("shares", "rounds"), [((0.95,), 1), ((0.949, 0.0, 1.0), 3), ((0.0,) * 4, 4)])
+def test_a_base_learns_in_rounds_until_it_knows_enough(monkeypatch, shares, rounds):
+    left, began = list(shares), []
+    taken = paper.Sums(0).take
+    sums = paper.Sums(0)
+
+    def take(n, split, start=0):
+        began.append((n, split, start))
+        return taken(n, split, start)
+
+    def right(use, task, n, split):
+        assert (task, n, split) == (sums, paper.ASKED, "valid")
+        return left.pop(0)
+
+    monkeypatch.setattr(sums, "take", take)
+    monkeypatch.setattr(paper, "right", right)
+    base, done = paper.taught(sums, sums, 2, SMALL, 0, width=16, layers=1)
+    assert (done, left) == (rounds, []) and base.layers == 1
+    assert began == [(8, "train", 8 * at) for at in range(rounds)]  # new examples each round
+
+
+def test_the_anchor_learns_no_single_terms(monkeypatch):
+    learned = []
+
+    class Known(Exception):
+        """Enough was seen."""
+
+    def taught(task, until, *rest, **shape):
+        learned.append((task, until))
+        raise Known
+
+    monkeypatch.setattr(paper, "taught", taught)
+    with pytest.raises(Known):
+        paper.seed(SMALL, 0, print)
+    ((task, until),) = learned
+    sums = [e for e in task.take(300, "train") if e.prompt.endswith("=")]
+    assert len(sums) > 150 and {e.prompt.count("+") for e in sums} == {1, 2} and until.name == "sums"
