@@ -54,8 +54,8 @@ def learn(
 
     `verifier` (`FILE.py:function` or `module:function`) judges answers to `data`, in a process of its own. `start` is a skill
     of the library to go on from, for methods that can; its base is the base then. An interrupted run goes on where it was when
-    the same call is made again. What the skill costs on general text is measured; one that costs more than `max_forgetting` (nats
-    per token, upper end of the interval) is not saved. Up to `others` skills of the library are tried with it added.
+    the same call is made again. What the skill costs on general text is measured; one that costs more than `max_forgetting`
+    (nats per token, upper end of the interval) is not saved. Up to `others` skills of the library are tried with it added.
     """
     from .beside import beside
     from .composition import Composition
