@@ -67,11 +67,11 @@ def verbs(monkeypatch):
 def test_learn_passes_everything_on(cli, verbs):
     words = "learn date --data d.jsonl --base tiny --method sft --description Dates --replace --library L --seed 3"
     words += " --steps 100 --lr 1e-3 --rank 4 --batch 8 --set warmup=0.1 --set layers=[1,2] --set kind=cosine --set on=true"
-    words += " --max-forgetting 0.05 --others 2"
+    words += " --from old --max-forgetting 0.05 --others 2"
     assert cli(*words.split()).code == 0
     knobs = {"steps": 100, "lr": 1e-3, "rank": 4, "batch": 8, "warmup": 0.1, "layers": [1, 2], "kind": "cosine", "on": True}
     how = {"base": "tiny", "method": "sft", "description": "Dates", "replace": True, "options": knobs}
-    how |= {"max_forgetting": 0.05, "others": 2}
+    how |= {"start": "old", "max_forgetting": 0.05, "others": 2}
     where = {"task": None, "data": Path("d.jsonl"), "library": Path("L"), "seed": 3}
     assert verbs.calls == [("learn", ("date",), where | how)]
 
@@ -84,8 +84,8 @@ def test_a_verifier_is_passed_on(cli, verbs):
 
 def test_learn_has_few_defaults(cli, verbs):
     cli("learn", "date", "--task", "date")
-    how = {"base": "gemma-3-270m", "method": "sft", "description": "", "replace": False, "options": {}}
-    how |= {"max_forgetting": None, "others": 0}
+    how = {"base": None, "method": "sft", "description": "", "replace": False, "options": {}}
+    how |= {"start": None, "max_forgetting": None, "others": 0}
     assert verbs.calls == [("learn", ("date",), {"task": "date", "data": None} | SEEDED | how)]
 
 

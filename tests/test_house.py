@@ -22,6 +22,7 @@ FRONT = {
     "cli_adapters",
     "cli_declared",
     "cli_gate",
+    "cli_knobs",
     "cli_library",
     "cli_merge",
     "cli_prune",
@@ -31,6 +32,7 @@ FRONT = {
     "quickstart",
     "quickstart_arms",
     "verbs",
+    "wishes",
 }
 """Top-level files that join rooms; every other one is a noun."""
 NOUNS = [path for path in FILES if path.parent == SOURCE and path.stem not in FRONT]

@@ -4,7 +4,6 @@ Answers go to stdout, everything said about them to stderr. Exit codes: 0 done, 
 3 refused by a guard, 4 measured and below what was asked, 130 interrupted. Nothing heavy is imported before a command needs it.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -18,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__
 from .cli_gate import Gate
+from .cli_knobs import Knobs
 from .errors import BadData, BadOption, SkillweaveError
 from .reports import Papers
 from .result import one_line, show
@@ -78,42 +78,6 @@ class Source:
         if self.task is not None and self.data is not None:
             raise BadOption(f"both --task {self.task} and --data {self.data} were given.", "keep one of the two")
         return {"task": self.task, "data": self.data} | ({"verifier": self.verifier} if self.verifier else {})
-
-
-@Parameter(name="*", group="Method options")
-@dataclass(frozen=True)
-class Knobs:
-    """Options that go to the method; a method answers for those it does not know."""
-
-    steps: int | None = None
-    """Optimiser steps."""
-    lr: float | None = None
-    """Learning rate at its peak."""
-    rank: int | None = None
-    """Rank of the adapter."""
-    batch: int | None = None
-    """Examples in a step."""
-    set: Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE", show_default=False)] = ()
-    """Any other option of the method; may be repeated."""
-
-    def options(self) -> dict[str, Any]:
-        """All options that were given, by name."""
-        named = {name: getattr(self, name) for name in ("steps", "lr", "rank", "batch") if getattr(self, name) is not None}
-        for pair in self.set:
-            key, equals, value = pair.partition("=")
-            if not key or not equals:
-                raise BadOption(f"--set {pair} is not KEY=VALUE.", "write it as in --set steps=100")
-            if key in named:
-                raise BadOption(f"`{key}` was given twice.", f"keep one value of {key}")
-            named[key] = _value(value)
-        return named
-
-
-def _value(words: str) -> Any:
-    try:
-        return json.loads(words)
-    except ValueError:
-        return words
 
 
 @app.command(sort_key=1)

@@ -13,7 +13,6 @@ from . import gemma
 from .carried import carried_by, fingerprint, seen_by
 from .errors import BadData, BadOption, BadSkill, BaseMismatch, LibraryError, NotFound
 from .files import sha256_json
-from .learn import METHODS
 from .library import ALONE, Library
 from .methods import method_of, resolve
 from .progress import progress, say
@@ -62,6 +61,7 @@ def learn(
     from .delta import LowRank
     from .learn.loop import Run
     from .measure.retention import check_limit, retention
+    from .wishes import wishes_of
 
     check_limit(max_forgetting)
     if others < 0:
@@ -75,7 +75,7 @@ def learn(
     if name in shelf and not replace:
         raise LibraryError(f"`{name}` is already in {library}.", "choose another name, or --replace it")
     parents = [] if start is None else [shelf.get(start)]
-    wishes, teachers, stamp = _wishes_of(method, fitter, source, shelf, parents)
+    wishes, teachers, stamp = wishes_of(method, fitter, source, shelf, parents)
     model = base_of(parents, base)
     if hasattr(fitter, "taught"):  # a method that has its own answers to the prompts
         examples = fitter.taught(examples, **wishes)
@@ -319,44 +319,6 @@ def _load(name: str) -> "Base":
     if name == gemma.NAME:
         say(f"Gemma is provided under and subject to the Gemma Terms of Use: {gemma.TERMS}")
     return model
-
-
-def _wishes_of(
-    method: str, fitter: Any, source: Task, shelf: Library, parents: Sequence[Skill]
-) -> tuple[dict[str, Any], list[Skill], list[str]]:
-    """What `fit` of a learn method `takes` beyond examples, who teaches it, and the digests of all that it comes from.
-
-    It may take the `task`, the weights of a skill to `start` from, and a `teacher`.
-    """
-    takes = getattr(fitter, "takes", ())
-    if parents and "start" not in takes:
-        able = [name for name, target in METHODS.items() if "start" in getattr(resolve(target), "takes", ())]
-        raise BadOption(f"the method {method} cannot go on from a skill (`{parents[0].name}`).", f"--method {' | '.join(able)}")
-    wishes: dict[str, Any] = {"task": source, "start": weights_of(parents[0]) if parents else None}
-    teachers: list[Skill] = []
-    stamp = [skill.digest for skill in parents]
-    if "teacher" in takes:
-        wishes["teacher"], teachers = _teacher_of(fitter, shelf)
-        stamp += [wishes["teacher"].base.digest, *(skill.digest for skill in teachers)]
-    return {name: wishes[name] for name in takes}, teachers, stamp
-
-
-def _teacher_of(fitter: Any, shelf: Library) -> tuple["Active", list[Skill]]:
-    """Who answers for the teacher that a method names, and the skills of the library that it is made of."""
-    fitter.check()
-    names = fitter.teacher.split("+")
-    if not fitter.teacher:
-        raise BadOption("no teacher was named.", "--set teacher=NAME, a skill of the library or a model")
-    members = [shelf.get(name) for name in names] if all(name in shelf for name in names) else []
-    if not members and not _names_a_base(fitter.teacher):
-        missing = next(name for name in names if name not in shelf)
-        raise NotFound("teacher", missing, shelf.names(), str(shelf.path), "name a skill of the library, or a model")
-    return active(base_of(members) if members else _load(fitter.teacher), members), members
-
-
-def _names_a_base(name: str) -> bool:
-    """Whether `name` reads as that of a model, so that no misspelt skill is looked for on a hub."""
-    return name == gemma.NAME or name.startswith("tiny") or "/" in name or Path(name).is_dir()
 
 
 def _bases_of(fitter: Any, members: Sequence[Skill]) -> tuple["Base", dict[str, "Base"]]:

@@ -129,7 +129,7 @@ def test_who_was_shown_all_the_text_is_not_within_any_limit(tiny):
     everything = [Example("read:\n", text) for text in paragraphs()]
     found = retention(tiny, used(tiny, 0.0), everything, limit=5.0)
     assert found.text is None and found.lines() == []
-    with pytest.raises(TooMuchForgotten, match="shown all the text by which its limit of 5"):
+    with pytest.raises(TooMuchForgotten, match=r"shown all the text that its limit \(5 nats/token\)"):
         found.check("new")
 
 
