@@ -43,7 +43,9 @@ def test_only_the_frozen_product_is_taken_out(bench, tiny):
             frozen = {slot: ready[layer.weight.data_ptr()].clone() for slot, layer in tiny.linears.items()}
             with bank.on(bank.choice(["s0", "s1", "s2", None] * 2)):
                 part = bench.run(tiny.linears, x)
+            alone = bench.run(tiny.linears, x)  # what a peer's adapter is added to
     for slot in tiny.linears:
+        assert torch.equal(alone[slot], frozen[slot])
         assert torch.allclose(part[slot] - frozen[slot], whole[slot] - plain[slot], atol=1e-5)
         assert (whole[slot] - plain[slot]).abs().max() > 1e-3
 
