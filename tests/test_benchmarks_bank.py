@@ -41,9 +41,9 @@ def test_only_the_frozen_product_is_taken_out(bench, tiny):
             whole = bench.run(tiny.linears, x)
         with bench.frozen_part_free(tiny, 2) as ready:
             frozen = {slot: ready[layer.weight.data_ptr()].clone() for slot, layer in tiny.linears.items()}
+            alone = {slot: y.clone() for slot, y in bench.run(tiny.linears, x).items()}  # what a peer's adapter is added to
             with bank.on(bank.choice(["s0", "s1", "s2", None] * 2)):
                 part = bench.run(tiny.linears, x)
-            alone = bench.run(tiny.linears, x)  # what a peer's adapter is added to
     for slot in tiny.linears:
         assert torch.equal(alone[slot], frozen[slot])
         assert torch.allclose(part[slot] - frozen[slot], whole[slot] - plain[slot], atol=1e-5)
