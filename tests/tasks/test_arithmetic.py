@@ -132,7 +132,7 @@ def test_quantities_stand_in_no_fixed_order():
 
 def test_there_are_as_many_steps_as_were_asked_for():
     """Also where most draws grow too large."""
-    assert {e.tags["steps"] for e in Arithmetic(0, 4, ["multiply"], largest=200).take(50, "train")} == {"4"}
+    assert {e.tags["steps"] for e in Arithmetic(0, 3, ["multiply"], largest=300).take(10, "train")} == {"3"}
 
 
 @pytest.mark.parametrize(
