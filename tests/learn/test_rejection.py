@@ -128,6 +128,17 @@ def test_a_round_that_keeps_nothing_is_idle(practise):
     assert log.idle == 4 and [row["kept"] > 0 for row in log.rows] == [True, False, False]
 
 
+def test_few_right_answers_are_not_drilled_in(picker, pick):
+    """Three completions at most twice each are a batch of four, one of two, and idle steps."""
+    course = rounds_of(picker, pick, replace(QUICK, steps=8, rounds=2, passes=2))
+    course.pairs = [([1, 4, 2], 2), ([1, 5, 2], 2), ([1, 6, 2], 2)]
+    course._begin = lambda now, step: None
+    batches = [course.batch(step) for step in range(4)]
+    assert [len(batch.tokens) for batch in batches] == [4, 2, 0, 0] and batches[2].pieces(512) == []
+    firsts = [row[1] for batch in batches for row in batch.tokens.tolist()]
+    assert sorted(firsts) == [4, 4, 5, 5, 6, 6]
+
+
 @METHODS
 def test_every_completion_is_counted(practise, method):
     log = practise(method)[1]
@@ -166,7 +177,8 @@ def test_only_what_can_be_kept_is_weighed():
 
 @pytest.mark.parametrize(("method", "change", "words"), [
     (QUICK, {"rounds": 0}, "rounds is 0"), (QUICK, {"steps": 2}, "2 steps cannot be shared by 3 rounds"),
-    (QUICK, {"samples": 0}, "samples is 0"), (QUICK, {"temperature": -1.0}, "temperature is -1.0"),
+    (QUICK, {"samples": 0}, "samples is 0"), (QUICK, {"passes": 0}, "passes is 0"),
+    (QUICK, {"temperature": -1.0}, "temperature is -1.0"),
     (CHOOSING, {"temperatures": ()}, "temperatures are"), (CHOOSING, {"temperatures": (0.0,)}, "temperatures are"),
     (CHOOSING, {"thresholds": ()}, "no threshold"), (CHOOSING, {"tuning": 0}, "tuning is 0"),
 ])  # fmt: skip

@@ -45,6 +45,8 @@ class Practice(ABC):
     """Completions a prompt."""
     keep: int = 4
     """The most different completions of a prompt that are kept; 0 for all."""
+    passes: int = 4
+    """The most often that a round learns a completion; steps beyond that are idle, so that few answers are not drilled in."""
     cut: bool = False
     """Whether completions that were cut off at `tokens` may be kept: they teach no end."""
     lr: float = 1e-3
@@ -93,7 +95,7 @@ class Practice(ABC):
 
     def check(self) -> None:
         """Raises BadOption."""
-        for name in ("rounds", "prompts", "samples"):
+        for name in ("rounds", "prompts", "samples", "passes"):
             if getattr(self, name) < 1:
                 raise BadOption(f"{name} is {getattr(self, name)}, but has to be at least 1.")
         if self.steps < self.rounds:

@@ -29,10 +29,10 @@ class Rounds:
         first = self.first_of(now)
         if step == first:
             self._begin(now, step)
-        if not self.pairs:
-            return together([], self.writer.use.base.pad)
-        chosen = [self._at(now, (step - first) * self.method.batch + i) for i in range(self.method.batch)]
-        return together([sorted((self.pairs[i] for i in chosen), key=lambda pair: len(pair[0]))], self.writer.use.base.pad)
+        start, pad = (step - first) * self.method.batch, self.writer.use.base.pad
+        end = min(start + self.method.batch, self.method.passes * len(self.pairs))
+        chosen = [self.pairs[self._at(now, place)] for place in range(start, end)]
+        return together([sorted(chosen, key=lambda pair: len(pair[0]))] if chosen else [], pad)
 
     def round_of(self, step: int) -> int:
         """The round that `step` belongs to: rounds are as even as they can be."""
