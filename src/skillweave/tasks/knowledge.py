@@ -66,7 +66,8 @@ class Questions(Task):
         if not self.paths:
             raise BadData(f"no path of {hops} hops whose relations are {kind} is at the level {level}.", "give other hops")
         self.name, self.template = name, "{input}\n"
-        self.description = f"questions of {' or '.join(map(str, self.depths))} hop{'s' * (self.depths != (1,))}, {kind} -> {'facts and ' if trace else ''}answer"
+        asked = f"{' or '.join(map(str, self.depths))} hop{'s' * (self.depths != (1,))}"
+        self.description = f"questions of {asked}, {kind} -> {'facts and ' if trace else ''}answer"
         self.setting = f"{self.world.name}/{kind}/{self.depths}/{level}/{beside}"
         self._trace, self._others = trace, beside
         self._told = [relation for relation in self.world.told if any(relation in path for path in self.paths)]
