@@ -54,7 +54,6 @@ def decode(
     group = share(base, memory, owner, mask.bool(), limit - 1)
     if group is None:
         widen(memory, owner, max(0, limit - 1))
-    past = memory if group is None else group
     out = torch.full((len(owner), limit), NOTHING)
     alive, logits, place = torch.arange(len(owner)), base.logits(hidden[:, -1])[owner], place[owner]
     position, rows = position[owner, -1:], tuple(place.tolist())
@@ -69,7 +68,7 @@ def decode(
             stay = _close_ranks(going)
             alive, chosen, place, mask, position = alive[stay], chosen[stay], place[stay], mask[stay], position[stay]
             rows = tuple(place.tolist())
-            past.batch_select_indices(stay)
+            (group or memory).batch_select_indices(stay)  # the memory of this step: some bases make a new one each time
         position = position + 1
         with at_hand(rows):
             seen = mask[:, : shared + width + step + 1] if group is None else None
