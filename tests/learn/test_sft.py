@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skillweave.bank import SkillBank
-from skillweave.learn import loop, sft
+from skillweave.learn import sft
 from skillweave.learn.loop import Plan, Run
 from skillweave.learn.loss import mean_loss
 from skillweave.learn.sft import SFT
@@ -45,7 +45,7 @@ def test_same_seed_same_bits(loud, learned):
 def test_a_step_in_pieces_is_the_same_step(loud, monkeypatch):
     """Answers of 3 to 6 letters: each piece counts by its labels."""
     whole, log = SFT(steps=3, batch=4).fit(loud(), FOUR, 0)
-    monkeypatch.setattr(loop, "PIECE", 1)
+    monkeypatch.setattr(sft, "Plan", partial(Plan, piece=1))
     pieces, other = SFT(steps=3, batch=4).fit(loud(), FOUR, 0)
     assert other.loss == pytest.approx(log.loss, rel=1e-5) and not equal(whole, pieces)
     assert (other.tokens, other.padding, other.labels) == (log.tokens, log.padding, log.labels)

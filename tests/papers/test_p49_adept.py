@@ -75,7 +75,7 @@ def test_a_seed_gives_every_arm(found):
 def test_all_arms_learn_as_many_texts(monkeypatch):
     counts = {}
 
-    def train(loss, groups, batch, plan, **options):
+    def train(loss, groups, batch, plan, *run, **options):
         counts[name] = sum(len(batch(step).tokens) for step in range(plan.steps))
         assert plan.steps == SMALL.steps
 
