@@ -194,8 +194,8 @@ def shares(title: str, result: Mapping, measures: Mapping[str, str]) -> str:
 
 def p42() -> str:
     """What each model, and the two joined, answer rightly."""
-    measures = {"key sums": "sums of unseen keys", "keys written out": "unseen keys", "numeric": "sums of numbers"}
-    return shares("Right answers of two or three terms", pages.read(pages.RESULTS / "p42.json"), measures)
+    measures = {"key sums": "sums of unseen keys", "one key": "one unseen key", "numeric": "sums of numbers"}
+    return shares("Right answers of each model and of the two joined", pages.read(pages.RESULTS / "p42.json"), measures)
 
 
 def p32() -> str:
