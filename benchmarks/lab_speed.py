@@ -27,7 +27,7 @@ from cyclopts import App
 
 from skillweave.errors import BadOption, SkillweaveError
 from skillweave.progress import progress
-from skillweave.record import write_result
+from skillweave.record import run_app, write_result
 from skillweave.result import Table, text
 
 SIZES = {"1 M": (128, 5), "4 M": (256, 5), "14 M": (384, 8)}
@@ -361,14 +361,5 @@ def likelihood(base, prompts: Sequence[str], said: Sequence[Sequence[int]]) -> f
     return mean(nats)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    try:
-        app(words)
-    except SkillweaveError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_app(app))

@@ -25,7 +25,7 @@ from cyclopts import App
 from skillweave import gemma
 from skillweave.errors import BadOption, SkillweaveError
 from skillweave.progress import progress
-from skillweave.record import write_result
+from skillweave.record import run_app, write_result
 from skillweave.result import Table, text
 
 JOBS = {"ties": "TIES, density 0.5", "sum": "task arithmetic"}
@@ -198,14 +198,5 @@ def left_open(start, tuned: Sequence):
     return edge | (votes.abs() <= 1e-7)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    try:
-        app(words)
-    except SkillweaveError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_app(app))

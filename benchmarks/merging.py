@@ -24,7 +24,7 @@ from cyclopts import App
 
 from skillweave.errors import SkillweaveError
 from skillweave.progress import progress
-from skillweave.record import write_result
+from skillweave.record import run_app, write_result
 from skillweave.result import Table, text
 
 RANK, SEED = 16, 0
@@ -282,14 +282,5 @@ def limit(shapes: Mapping[str, tuple[int, int]], count: int) -> float:
     return sum(4 * (m + n) * ranks**2 + 2 * (m + n) * ranks * RANK for m, n in shapes.values()) / rate
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    try:
-        app(words)
-    except SkillweaveError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_app(app))

@@ -27,7 +27,7 @@ from cyclopts import App
 
 from skillweave.errors import BadOption, MissingExtra, SkillweaveError
 from skillweave.progress import progress
-from skillweave.record import write_result
+from skillweave.record import run_app, write_result
 from skillweave.result import Table, text
 
 TASK, BATCH, RANK, SCALE, CLIP, SEED = "date", 16, 8, 2.0, 1.0, 0
@@ -387,14 +387,5 @@ def naive(folder: Path, data: Mapping, steps: int, meter: Meter) -> None:
         meter.mark()
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    try:
-        app(words)
-    except SkillweaveError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_app(app))

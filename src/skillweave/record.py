@@ -5,15 +5,26 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .errors import SkillweaveError
 from .files import atomic_write
 from .result import plain
 
 KINDS = ("quickstart", "benchmark", "reproduction")
 VERDICTS = ("holds", "partly", "does not hold", "not tested")
+
+
+def run_app(app: Callable[[], object]) -> int:
+    """Run the command line of a benchmark; the exit code. What goes wrong becomes one sentence on stderr."""
+    try:
+        app()
+    except SkillweaveError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def write_result(

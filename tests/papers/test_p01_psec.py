@@ -128,4 +128,4 @@ def test_a_seed_gives_every_arm_and_repeats_itself(monkeypatch, tiny):
     assert "words: constant, 4" not in found and len(found) == 2 * 4 + 5 + 8 + 8
     again = paper.seed(effort, 0, lambda n, note: None)
     assert {name: got["exact"] for name, got in found.items()} == {name: got["exact"] for name, got in again.items()}
-    assert judge([found]) in ("holds", "partly", "does not hold", "not tested")
+    assert judge([found]) == "not tested"  # a base that knows nothing

@@ -134,6 +134,6 @@ def test_a_seed_gives_every_arm_and_repeats_itself():
     sizes = {arm: (found[arm]["weights"], found[arm]["active weights"]) for arm in ("declared", "dense active", "dense total")}
     assert sizes["declared"][0] == sizes["dense total"][0] and sizes["declared"][1] == sizes["dense active"][1]
     assert list(found["reuse"]) == ["both 4/8", "both 8/16"] == list(found["new experts"])
-    assert judge([found]) in ("not tested", "partly", "holds", "does not hold")
+    assert judge([found]) == "not tested"  # a base that knows nothing
     again, other = (paper.seed(SMALL, number, lambda n, note: None) for number in (0, 1))
     assert found == again != other

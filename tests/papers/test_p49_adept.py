@@ -69,7 +69,7 @@ def test_a_seed_gives_every_arm(found):
     assert found["ADEPT"] != found["full"] and found["even"] != found["ADEPT"]
     level = found["before"]["level loss"]
     assert level < found["before"]["field loss"] and math.isfinite(found["ADEPT"][RISE])
-    assert judge([found]) in ("holds", "partly", "does not hold", "not tested")
+    assert judge([found]) == "not tested"  # a base that knows nothing
 
 
 def test_all_arms_learn_as_many_texts(monkeypatch):

@@ -11,11 +11,12 @@ from torch import Tensor
 from ..composition import Active
 from ..errors import SkillweaveError
 from ..progress import say
+from .attempts import Attempts, completions
 from .batches import Batch
 from .collapse import fallen
 from .grpo_loss import Terms, advantages, k3, terms, weights
-from .journal import Journal, Row
-from .loop import Log, Plan, Run, rate
+from .journal import Row
+from .loop import Plan, Run, rate
 from .loss import token_nats
 from .rollout import Prompts, Rollout, Writer, together
 
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from .grpo import GRPO
 
 
-class Course:
-    """What a run remembers (`loop.Memory`): the completions that it learns from now, its counts, the rows of its journal."""
+class Course(Attempts):
+    """What a run remembers (`loop.Memory`): the completions that it learns from now, and what all attempts remember."""
 
     def __init__(self, method: "GRPO", plan: Plan, writer: Writer, reference: Active, prompts: Prompts, run: Run):
-        self.method, self.plan, self.writer, self.reference, self.prompts = method, plan, writer, reference, prompts
-        self.journal = Journal(run.journal)
+        super().__init__(writer, prompts, run)
+        self.method, self.plan, self.reference = method, plan, reference
         self.note = ""
         self.kept: list[Rollout] = []
         """Groups whose completions differ in reward: what is learned from."""
@@ -56,7 +57,7 @@ class Course:
         rewards = torch.tensor([rollout.rewards for rollout in rollouts])
         right = torch.tensor([rollout.parts["score"] for rollout in rollouts]) >= 1
         some = right.any(1).float().mean().item()
-        row = {"step": 0, "pass@1": right.float().mean().item(), f"pass@{group}": some, **self._counts()}
+        row = {"step": 0, "pass@1": right.float().mean().item(), f"pass@{group}": some, **self.counts()}
         self.journal.add(row | {"reward": rewards.mean().item()})
         if all(rollout.level for rollout in rollouts):
             self._refuse(rewards)
@@ -150,7 +151,7 @@ class Course:
         if "clip_ratio/low_min" in sums:
             sums["clip_ratio/low_min"] = abs(sums["clip_ratio/low_min"])  # kept as the largest of negatives
         row = {"step": self._step + 1, "loss": 0.0, **sums, "learning_rate": self.method.lr * rate(self._step, self.plan)}
-        row |= self.facts | self._counts() | {"step_time": time.monotonic() - self._began}
+        row |= self.facts | self.counts() | {"step_time": time.monotonic() - self._began}
         self.journal.add(row)
         self.note = f"reward {self.facts['reward']:.3f} · entropy {self.facts['entropy']:.2f}"
         self._warn()
@@ -167,51 +168,24 @@ class Course:
             )
 
     def _facts(self, rollouts: Sequence[Rollout]) -> Row:
-        """What TRL says of completions, under its names; entropy is estimated from the tokens that were drawn."""
+        """What TRL says of rewards and completions, under its names."""
         rewards = torch.tensor([value for rollout in rollouts for value in rollout.rewards])
-        samples = [one for rollout in rollouts for one in rollout.samples]
-        lengths = [len(one.tokens) for one in samples]
         parts = {name: [v for rollout in rollouts for v in rollout.parts[name]] for name in rollouts[0].parts}
         return {
             "reward": rewards.mean().item(),
             "reward_std": rewards.std().item(),
             "frac_reward_zero_std": sum(rollout.level for rollout in rollouts) / len(rollouts),
             **{f"rewards/{name}/mean": sum(values) / len(values) for name, values in parts.items()},
-            "completions/mean_length": sum(lengths) / len(lengths),
-            "completions/min_length": min(lengths),
-            "completions/max_length": max(lengths),
-            "completions/clipped_ratio": sum(not one.ended for one in samples) / len(samples),
-            "entropy": -sum(sum(one.logprobs) for one in samples) / max(1, sum(lengths)),
-        }
-
-    def _counts(self) -> Row:
-        writer = self.writer
-        return {
-            "num_tokens": writer.read + writer.drawn,
-            "samples": writer.samples,
-            "rewards/failed": writer.judge.failed,
+            **completions(rollouts),
         }
 
     def saved(self) -> dict[str, Any]:
         """All that the next step needs beside the weights."""
-        return {
-            "kept": [rollout.saved() for rollout in self.kept],
-            "facts": self.facts,
-            "writer": self.writer.saved(),
-            "prompts": self.prompts.saved(),
-            "rows": self.journal.rows,
-            "warned": self.warned,
-        }
+        kept = [rollout.saved() for rollout in self.kept]
+        return super().saved() | {"kept": kept, "facts": self.facts, "warned": self.warned}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Be as it was when `saved` was taken."""
+        super().restore(saved)
         self.kept = [Rollout.restored(rollout) for rollout in saved["kept"]]
         self.facts, self.warned = saved["facts"], saved["warned"]
-        self.writer.restore(saved["writer"])
-        self.prompts.restore(saved["prompts"])
-        self.journal.restore(saved["rows"])
-
-    def told(self, log: Log) -> Log:
-        """`log` with what only this run knows."""
-        log.samples, log.drawn, log.rows = self.writer.samples, self.writer.drawn, self.journal.rows
-        return log

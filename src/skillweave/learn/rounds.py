@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SkillweaveError
+from .attempts import Attempts, completions
 from .batches import Batch
-from .journal import Journal, Row
-from .loop import Log, Run
+from .journal import Row
+from .loop import Run
 from .rollout import Prompts, Rollout, Writer, number, together
 
 if TYPE_CHECKING:
     from .practice import Practice
 
 
-class Rounds:
-    """What a run remembers (`loop.Memory`): what this round kept, how it was drawn, the rows of its journal."""
+class Rounds(Attempts):
+    """What a run remembers (`loop.Memory`): what this round kept, and what all attempts remember."""
 
     def __init__(self, method: "Practice", writer: Writer, prompts: Prompts, run: Run):
-        self.method, self.writer, self.prompts, self.journal = method, writer, prompts, Journal(run.journal)
+        super().__init__(writer, prompts, run)
+        self.method = method
         self.pairs: list[tuple[list[int], int]] = []
         """(tokens, how many are the completion's) of what is learned from in this round."""
 
@@ -63,9 +65,7 @@ class Rounds:
                 "round": now + 1,
                 **settings,
                 **_facts(rollouts, kept),
-                "num_tokens": self.writer.read + self.writer.drawn,
-                "samples": self.writer.samples,
-                "rewards/failed": self.writer.judge.failed,
+                **self.counts(),
                 "step_time": time.monotonic() - began,
             }
         )
@@ -92,32 +92,20 @@ class Rounds:
 
     def saved(self) -> dict[str, Any]:
         """All that the next step needs beside the weights."""
-        kept = {"pairs": self.pairs, "writer": self.writer.saved(), "prompts": self.prompts.saved()}
-        return kept | {"rows": self.journal.rows}
+        return super().saved() | {"pairs": self.pairs}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Be as it was when `saved` was taken."""
+        super().restore(saved)
         self.pairs = [(tokens, count) for tokens, count in saved["pairs"]]
-        self.writer.restore(saved["writer"])
-        self.prompts.restore(saved["prompts"])
-        self.journal.restore(saved["rows"])
-
-    def told(self, log: Log) -> Log:
-        """`log` with what only this run knows."""
-        log.samples, log.drawn, log.rows = self.writer.samples, self.writer.drawn, self.journal.rows
-        return log
 
 
 def _facts(rollouts: Sequence[Rollout], kept: Sequence[Rollout]) -> Row:
-    samples = [one for rollout in rollouts for one in rollout.samples]
     rewards = [value for rollout in rollouts for value in rollout.rewards]
-    lengths = [len(one.tokens) for one in samples]
     return {
         "reward": sum(rewards) / len(rewards),
         f"pass@{len(rollouts[0].samples)}": sum(max(rollout.parts["score"]) >= 1 for rollout in rollouts) / len(rollouts),
         "kept": sum(len(rollout.samples) for rollout in kept),
         "kept/prompts": sum(bool(rollout.samples) for rollout in kept),
-        "completions/mean_length": sum(lengths) / len(lengths),
-        "completions/clipped_ratio": sum(not one.ended for one in samples) / len(samples),
-        "entropy": -sum(sum(one.logprobs) for one in samples) / max(1, sum(lengths)),
+        **completions(rollouts),
     }
