@@ -92,8 +92,19 @@ def test_fifty_kills_lose_nothing(tmp_path, source):
     assert lib.rebuild() == len(kept) + 1 and lib.verify() == []
 
 
-@pytest.mark.parametrize("moment", ["staged", "moved aside", "in place", "not indexed"])
-def test_the_moments_that_matter(tmp_path, source, moment):
+READERS = {
+    "get": lambda lib: [lib.get("skill").name],
+    "names": lambda lib: lib.names(),
+    "list": lambda lib: [entry.name for entry in lib.list()],
+    "search": lambda lib: [entry.name for entry in lib.search("skill")],
+    "len": lambda lib: ["skill"] * len(lib),
+    "in": lambda lib: ["skill"] * ("skill" in lib),
+}
+MOMENTS = ["staged", "moved aside", "in place", "not indexed"]
+
+
+@pytest.mark.parametrize(("moment", "reader"), [*((moment, "get") for moment in MOMENTS), *(("moved aside", r) for r in READERS)])
+def test_the_moments_that_matter(tmp_path, source, moment, reader):
     """The process dies just before or after each step of replacing a skill; the next finds the old or the new one whole."""
     lib = Library(tmp_path / "library", create=True)
     lib.add(source, name="skill")
@@ -117,6 +128,7 @@ library.Library({str(lib.path)!r}).add({str(source)!r}, name="skill", replace=Tr
 """
     assert subprocess.run([sys.executable, "-c", program]).returncode == 9
     assert any((lib.path / ".staging").iterdir())
+    assert READERS[reader](lib) == ["skill"]
     assert (lib.get("skill").digest == old) == (moment in ("staged", "moved aside"))
     assert lib.verify() == [] and [entry.name for entry in lib.list()] == ["skill"]
     shutil.rmtree(lib.path / "skill")

@@ -69,19 +69,25 @@ class Library:
                 atomic_write(self.path / MARKER, json.dumps({"format": FORMAT}) + "\n")
 
     def __contains__(self, name: str) -> bool:
-        return slug(name) == name and _is_skill(self.path / name)
+        try:
+            self.folder(name)
+        except (BadName, NotFound):
+            return False
+        return True
 
     def __len__(self) -> int:
-        return len(scan(self.path))
+        return len(self.names())
 
     def names(self) -> Names:
         """Names of all skills, sorted."""
+        self._settle()
         return sorted(scan(self.path))
 
     def folder(self, name: str) -> Path:
         """Where the skill `name` is, readable or not. Raises BadName, or NotFound with the nearest name."""
         folder = self.path / check_name(name)
-        if not _is_skill(folder) and not self._settled(folder):
+        if not _is_skill(folder):
+            self._settle()
             self._check_there(name)
         return folder
 
@@ -107,6 +113,7 @@ class Library:
         if not query.strip():
             return self.list()[:limit]
         words = tuple(re.findall(r"[^\W_]+", query))
+        self._settle()
         return self._index.search(words, limit) if words else []
 
     def add(self, folder: Path, name: str | None = None, replace: bool = False) -> Skill:
@@ -173,6 +180,7 @@ class Library:
 
     def list(self) -> Entries:
         """All skills, by name."""
+        self._settle()
         return self._index.entries()
 
     def _check_there(self, name: str) -> None:
@@ -264,13 +272,12 @@ class Library:
                 shutil.rmtree(stage, ignore_errors=True)
                 os.close(held)
 
-    def _settled(self, folder: Path) -> bool:
-        """Whether a skill is there while nobody writes; what a killed writer was replacing is brought back."""
+    def _settle(self) -> None:
+        """Bring back what a killed writer was replacing, and wait for one that is just doing so."""
         with suppress(OSError, LibraryError):
-            if any(self._staging.iterdir()):
+            if any((stage / "was").exists() for stage in self._staging.iterdir()):
                 with self._writing(patience=1.0):
-                    return _is_skill(folder)
-        return False
+                    pass
 
 
 def _is_library(path: Path, create: bool) -> bool:
