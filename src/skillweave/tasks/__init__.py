@@ -38,6 +38,7 @@ TASKS = {
     "numbers": "skillweave.tasks.keyed:Numbers",
     "keys": "skillweave.tasks.keyed:Keys",
     "key-sums": "skillweave.tasks.keyed:KeySums",
+    "lego": "skillweave.tasks.lego:Lego",
     "sprites": "skillweave.tasks.sprites:Sprites",
 }
 LOOKED_AT = 16
