@@ -10,7 +10,7 @@ the rows of the journal are saved with the state, so a run that was killed goes 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..bank import SkillBank
 from ..base import Base
@@ -23,6 +23,7 @@ from .grpo_loss import CLIPS
 from .loop import Group, Log, Plan, Run, train
 from .rollout import Judge, Prompts, Reward, Writer, limit_of
 from .templates import Template
+from .turns import Executor, Turns
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,15 @@ class GRPO:
         reward: Reward | None = None,
         templates: Sequence[Template] = (),
         prompts: Prompts | None = None,
+        executor: Executor | None = None,
+        turns: Turns | None = None,
     ) -> tuple[LowRank, Log]:
         """Practise the prompts of `examples` on the frozen `base`; returns the skill's weights (fp32) and what happened.
 
         It goes on from the weights of `start`, if there are any. `reward` takes the place of the score of `task`; `templates`
-        are ways of asking, one drawn for each group; `prompts` decides what is asked next.
+        are ways of asking, one drawn for each group; `prompts` decides what is asked next. `executor` carries out what was
+        written, and what it makes of it is judged; with `turns` a completion is a conversation, and each of its turns is
+        compared with the same turn of the others.
         """
         self.check()
         skill = start.learner() if start is not None else LowRank.fresh(base, self.rank, self.scale, seed)
@@ -87,7 +92,8 @@ class GRPO:
         bank.check_head()
         began = SkillBank(base, {"start": start.detach()}) if start is not None else None
         limit = limit_of(base, examples, self.tokens)
-        writer = Writer(Active(base, bank), Judge(task, reward), limit, seed, templates=templates)
+        how: dict[str, Any] = {"templates": templates, "executor": executor, "turns": turns}
+        writer = Writer(Active(base, bank), Judge(task, reward), limit, seed, **how)
         plan = Plan(self.steps)
         course = Course(self, plan, writer, Active(base, began), prompts or Prompts(examples, seed), run)
         tick = replace(run, tick=lambda count, note: run.tick(count, course.note or note))
