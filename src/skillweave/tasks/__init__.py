@@ -41,6 +41,8 @@ TASKS = {
     "lego": "skillweave.tasks.lego:Lego",
     "sprites": "skillweave.tasks.sprites:Sprites",
 }
+GYM = "gym-"
+"""How the names of tasks of reasoning_gym begin (`tasks.gym`)."""
 LOOKED_AT = 16
 """Examples of each split that are compared when a task is loaded; `skillweave tasks` and the tests look at more."""
 
@@ -48,12 +50,18 @@ LOOKED_AT = 16
 def load_task(name: str, seed: int = 0) -> Task:
     """The task called `name`; NotFound with the nearest name if there is none.
 
-    A task whose splits share something among their first examples is not handed out.
+    One that begins with `gym-` is of reasoning_gym. A task whose splits share something among their first examples is not
+    handed out.
     """
-    if name not in TASKS:
+    if name not in TASKS and not name.startswith(GYM):
         raise NotFound("task", name, TASKS, hint="skillweave tasks")
-    module, kind = TASKS[name].split(":")
-    task = getattr(import_module(module), kind)(seed)
+    if name in TASKS:
+        module, kind = TASKS[name].split(":")
+        task = getattr(import_module(module), kind)(seed)
+    else:
+        from .gym import named
+
+        task = named(name, seed)
     assert_disjoint(task, LOOKED_AT)
     return task
 
