@@ -33,6 +33,8 @@ SLOWEST = 50.0
 """Milliseconds for an item."""
 FEWEST = 20
 """Items of 100 that differ in more than the order of their words."""
+LUCK = 0.02
+"""Share of items to which an answer that says nothing may be right, as 0 is where 0.00 is."""
 MOST_COMMON = 0.6
 """Share of items to which one answer is right."""
 PATIENCE = 300
@@ -116,7 +118,7 @@ def _fault(name: str, found: dict, unlike: set[str], executed: list) -> str:
 
 def _judged(one: Audit) -> dict:
     why = f"one answer is right in {one.guess:.0%} of cases" if one.guess > MOST_COMMON else ""
-    if max(one.nothing, one.junk) > 0:
+    if max(one.nothing, one.junk) > LUCK:
         why = f"its verifier takes junk for right in {max(one.nothing, one.junk):.0%} of cases"
     said, taken, _ = one.fault.partition(" scores ")
     if taken:

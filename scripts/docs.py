@@ -125,8 +125,8 @@ def _gym() -> str:
     return (
         "## Tasks of reasoning_gym\n\n"
         "With the extra `gym`, those that are offered are tasks here: `--task gym-gcd` and so on. *ms* is what an item takes\n"
-        "to make, *question* and *answer* are the most characters, *different* how many of 100 items are about something else,\n"
-        "*other* what the answer of another item scores, *guess* what the most common answer does.\n\n"
+        "to make, *question* and *answer* are the most characters, *different* how many of 100 items are about something\n"
+        "else, *other* what the answer of another item scores, *guess* what the most common answer does.\n\n"
         "<!-- results:gym_audit -->\n<!-- /results -->"
     )
 

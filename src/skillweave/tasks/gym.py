@@ -43,20 +43,19 @@ EXACT = frozenset(
     {"binary_matrix", "bitwise_arithmetic", "number_sorting", "spell_backward", "spiral_matrix", "string_insertion"}
 )
 """Tasks with one right answer whose verifiers execute it, or take junk behind it: here only the answer itself is right."""
-SOUND = tuple(
-    """
-    ab advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix
-    bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic color_cube_rotation complex_arithmetic
-    count_bits count_primes course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice emoji_mystery
-    family_relationships figlet_font fraction_simplification gcd group_anagrams largest_island lcm leg_counting
-    letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid needle_haystack
-    number_filtering number_format number_sequence number_sorting palindrome_generation palindrome_partitioning path_star
-    pool_matrix power_function prime_factorization products rearc rectangle_count rotate_matrix rotten_oranges
-    self_reference sentence_reordering shortest_path simple_equations simple_geometry spell_backward spiral_matrix
-    string_insertion string_manipulation string_splitting string_synthesis sudoku tower_of_hanoi tsumego
-    word_sequence_reversal word_sorting
-    """.split()
-)
+NAMES = """
+ab advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix
+bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic color_cube_rotation complex_arithmetic
+count_bits count_primes course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice emoji_mystery
+family_relationships figlet_font fraction_simplification gcd group_anagrams largest_island lcm leg_counting
+letter_counting letter_jumble mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid needle_haystack
+number_filtering number_format number_sequence number_sorting palindrome_generation palindrome_partitioning path_star
+pool_matrix power_function prime_factorization products rearc rectangle_count rotate_matrix rotten_oranges
+self_reference sentence_reordering shortest_path simple_equations simple_geometry spell_backward spiral_matrix
+string_insertion string_manipulation string_splitting string_synthesis sudoku tower_of_hanoi tsumego
+word_sequence_reversal word_sorting
+"""
+SOUND = tuple(NAMES.split())
 """What passes the audit."""
 
 
