@@ -39,10 +39,18 @@ POOL = 3000
 MOST_STEPS = 4
 RIGHT = 0.999
 """What a verifier has to give: less is partial credit."""
-EXACT = frozenset(
-    {"binary_matrix", "bitwise_arithmetic", "number_sorting", "spell_backward", "spiral_matrix", "string_insertion"}
+EXACT = (
+    "binary_matrix",
+    "bitwise_arithmetic",
+    "calendar_arithmetic",
+    "fraction_simplification",
+    "letter_jumble",
+    "number_sorting",
+    "spell_backward",
+    "spiral_matrix",
+    "string_insertion",
 )
-"""Tasks with one right answer whose verifiers execute it, or take junk behind it: here only the answer itself is right."""
+"""Tasks with one right answer whose verifiers execute it or take others, too: here only the answer itself is right."""
 NAMES = """
 ab advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix
 bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic color_cube_rotation complex_arithmetic
