@@ -77,7 +77,7 @@ def list_(*, n: Annotated[int, Parameter(name=["-n", "--n"])] = LOOKED_AT, gym: 
     """
     if n < 1:
         raise BadOption(f"n is {n}, but has to be at least 1.")
-    from .tasks import TASKS, load_task
+    from .tasks import EXTRA, TASKS, load_task
 
     if gym:
         from .tasks.gym import PLACES, name_of, names
@@ -85,7 +85,8 @@ def list_(*, n: Annotated[int, Parameter(name=["-n", "--n"])] = LOOKED_AT, gym: 
         chosen, what = names(), f"{', '.join(map(name_of, PLACES))} can also come behind another one, as in {CHAIN}"
         following = f"skillweave tasks show {CHAIN}"
     else:
-        chosen, what = list(TASKS), "skillweave tasks --gym lists those of reasoning_gym"
+        chosen = list(TASKS)
+        what = f"{' and '.join(EXTRA)} need skillweave[facts]; skillweave tasks --gym lists those of reasoning_gym"
         following = Tasks.next
     return common.show(Tasks(tuple(_row(name, load_task(name, common.seed), n) for name in chosen), what, following))
 

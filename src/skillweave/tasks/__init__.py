@@ -41,6 +41,11 @@ TASKS = {
     "lego": "skillweave.tasks.lego:Lego",
     "sprites": "skillweave.tasks.sprites:Sprites",
 }
+EXTRA = {
+    "city-facts": "skillweave.tasks.knowledge:places",
+    "element-facts": "skillweave.tasks.knowledge:chemistry",
+}
+"""Tasks that need packages which are not there by themselves: the extra `facts`."""
 GYM = "gym-"
 """How the names of tasks of reasoning_gym begin (`tasks.gym`)."""
 LOOKED_AT = 16
@@ -53,10 +58,11 @@ def load_task(name: str, seed: int = 0) -> Task:
     One that begins with `gym-` is of reasoning_gym. A task whose splits share something among their first examples is not
     handed out.
     """
-    if name not in TASKS and not name.startswith(GYM):
-        raise NotFound("task", name, TASKS, hint="skillweave tasks")
-    if name in TASKS:
-        module, kind = TASKS[name].split(":")
+    known = TASKS | EXTRA
+    if name not in known and not name.startswith(GYM):
+        raise NotFound("task", name, known, hint="skillweave tasks")
+    if name in known:
+        module, kind = known[name].split(":")
         task = getattr(import_module(module), kind)(seed)
     else:
         from .gym import named
