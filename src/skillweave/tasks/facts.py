@@ -166,6 +166,8 @@ def countries(each: int = 8) -> World:
 def cities(each: int = 8) -> World:
     """Countries, their capitals and up to `each` of their largest cities, by names of one word that mean one place.
 
+    A city may have namesakes of up to a tenth of its people: Paris is not the one in Texas.
+
     Known are country, capital, currency and continent; a country and its cities are in one split. What is told is made up: a
     twin and a guest of any of them, and a colour. It needs the extra `facts`.
     """
@@ -173,13 +175,18 @@ def cities(each: int = 8) -> World:
     found = {code: country for code, country in names.get_countries().items() if country["name"].isalpha()}
     places = sorted(names.get_cities().values(), key=lambda place: (-place["population"], place["geonameid"]))
     continents = {code: one["name"] for code, one in names.get_continents().items()}
-    named = Counter([place["name"] for place in places] + [country["name"] for country in names.get_countries().values()])
+    taken = {country["name"] for country in names.get_countries().values()}
+    people: dict[str, list[int]] = {}
+    for place in places:
+        people.setdefault(place["name"], []).append(place["population"])
     entities = {country["name"]: code for code, country in found.items()}
     facts: dict[str, dict[str, str]] = {"country": {}, "capital": {}, "currency": {}, "continent": {}}
     counts: Counter[str] = Counter()
     for place in places:
         name, code = place["name"], place["countrycode"]
-        if code not in found or not name.isalpha() or named[name] > 1:
+        size, *others = people[name]
+        known_by_it = place["population"] == size and all(10 * other <= size for other in others)
+        if code not in found or not name.isalpha() or name in taken or not known_by_it:
             continue
         capital = found[code]["capital"] == name
         if capital or counts[code] < each:
