@@ -311,10 +311,10 @@ def test_reproduce_runs_the_module_of_a_paper(cli, catalog, monkeypatch):
         "skillweave.papers.reproduction.reproduce", lambda *given, **options: calls.append((given, options)) or Report()
     )
     assert cli("reproduce", "1", "--seed", "5").code == 0
-    assert cli("reproduce", "1", "--effort", "paper", "--seeds", "2", "--out", "p1.json").code == 0
+    assert cli("reproduce", "1", "--effort", "paper", "--seeds", "2", "--out", "p1.json", "--engine", "ray").code == 0
     assert calls == [
-        ((1, "quick"), {"library": Path("library"), "seed": 5, "seeds": None, "out": None}),
-        ((1, "paper"), {"library": Path("library"), "seed": 0, "seeds": 2, "out": Path("p1.json")}),
+        ((1, "quick"), {"library": Path("library"), "seed": 5, "seeds": None, "out": None, "engine": "local"}),
+        ((1, "paper"), {"library": Path("library"), "seed": 0, "seeds": 2, "out": Path("p1.json"), "engine": "ray"}),
     ]
     assert cli("reproduce", "1", "--seeds", "0").err.startswith("error: seeds is 0")
 

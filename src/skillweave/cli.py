@@ -288,6 +288,7 @@ def reproduce(
     effort: Literal["quick", "paper"] = "quick",
     seeds: Annotated[int | None, Parameter(show_default=False)] = None,
     out: Annotated[Path | None, Parameter(metavar="FILE", show_default=False)] = None,
+    engine: Literal["local", "ray"] = "local",
     common: Common = Common(),
 ) -> int:
     """Reproduce a paper at small scale; exit code 4 when its effect was not seen.
@@ -302,6 +303,8 @@ def reproduce(
         How many seeds, from --seed on; the effort decides if not given.
     out
         A result file (JSON) to write.
+    engine
+        Where seeds run: local is two processes of this machine; ray is the cluster that RAY_ADDRESS names, or one for this run.
     """
     from .papers.catalog import get, load
 
@@ -318,7 +321,7 @@ def reproduce(
         raise BadOption(f"seeds is {seeds}, but has to be at least 1.")
     from .papers import reproduction
 
-    how: dict[str, Any] = {"library": common.library, "seed": common.seed, "seeds": seeds, "out": out}
+    how: dict[str, Any] = {"library": common.library, "seed": common.seed, "seeds": seeds, "out": out, "engine": engine}
     return common.show(reproduction.reproduce(number, effort, **how))
 
 
