@@ -65,12 +65,12 @@ def verbs(monkeypatch):
 
 
 def test_learn_passes_everything_on(cli, verbs):
-    words = "learn date --data d.jsonl --base tiny --method sft --description Dates --replace --library L --seed 3"
+    words = "learn date --data d.jsonl --base tiny --method sft --description Dates --replace --fresh --library L --seed 3"
     words += " --steps 100 --lr 1e-3 --rank 4 --batch 8 --set warmup=0.1 --set layers=[1,2] --set kind=cosine --set on=true"
     words += " --from old --max-forgetting 0.05 --others 2"
     assert cli(*words.split()).code == 0
     knobs = {"steps": 100, "lr": 1e-3, "rank": 4, "batch": 8, "warmup": 0.1, "layers": [1, 2], "kind": "cosine", "on": True}
-    how = {"base": "tiny", "method": "sft", "description": "Dates", "replace": True, "options": knobs}
+    how = {"base": "tiny", "method": "sft", "description": "Dates", "replace": True, "fresh": True, "options": knobs}
     how |= {"start": "old", "max_forgetting": 0.05, "others": 2}
     where = {"task": None, "data": Path("d.jsonl"), "library": Path("L"), "seed": 3}
     assert verbs.calls == [("learn", ("date",), where | how)]
