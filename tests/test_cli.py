@@ -84,7 +84,7 @@ def test_a_verifier_is_passed_on(cli, verbs):
 
 def test_learn_has_few_defaults(cli, verbs):
     cli("learn", "date", "--task", "date")
-    how = {"base": None, "method": "sft", "description": "", "replace": False, "options": {}}
+    how = {"base": None, "method": "sft", "description": "", "replace": False, "fresh": False, "options": {}}
     how |= {"start": None, "max_forgetting": None, "others": 0}
     assert verbs.calls == [("learn", ("date",), {"task": "date", "data": None} | SEEDED | how)]
 

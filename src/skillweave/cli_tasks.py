@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 
 from .cli import Common
 from .errors import BadOption, NotFound
+from .progress import say
 from .result import Table
 from .task import SPLITS, Task
 from .tasks.audit import Audit, audit
@@ -43,11 +44,10 @@ class Tasks:
     """All tasks by name."""
 
     tasks: tuple[TaskRow, ...]
-    note: str = ""
     next: str = "skillweave tasks show date"
 
     def table(self) -> Table:
-        return Table(HEAD, tuple(task.cells() for task in self.tasks), note=self.note)
+        return Table(HEAD, tuple(task.cells() for task in self.tasks))
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,14 @@ def list_(*, n: Annotated[int, Parameter(name=["-n", "--n"])] = LOOKED_AT, gym: 
     if gym:
         from .tasks.gym import PLACES, name_of, names
 
-        chosen, what = names(), f"{', '.join(map(name_of, PLACES))} can also come behind another one, as in {CHAIN}"
-        following = f"skillweave tasks show {CHAIN}"
+        chosen, following = names(), f"skillweave tasks show {CHAIN}"
+        said = f"{', '.join(map(name_of, PLACES))} can come behind another one, as in {CHAIN}"
     else:
-        chosen = list(TASKS)
-        what = f"{' and '.join(EXTRA)} need skillweave[facts]; skillweave tasks --gym lists those of reasoning_gym"
-        following = Tasks.next
-    return common.show(Tasks(tuple(_row(name, load_task(name, common.seed), n) for name in chosen), what, following))
+        chosen, following = list(TASKS), Tasks.next
+        said = f"{' and '.join(EXTRA)} need skillweave[facts]; skillweave tasks --gym lists those of reasoning_gym"
+    report = Tasks(tuple(_row(name, load_task(name, common.seed), n) for name in chosen), following)
+    say(said)
+    return common.show(report)
 
 
 def _row(name: str, task: Task, n: int) -> TaskRow:

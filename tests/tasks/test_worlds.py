@@ -119,7 +119,7 @@ def test_without_the_package_one_sentence_names_the_extra(monkeypatch, cli, name
 
 
 def test_the_list_says_that_there_are_more(cli):
-    assert not set(EXTRA) & set(TASKS) and "city-facts and element-facts need skillweave[facts]" in cli("tasks", "-n", "4").out
+    assert not set(EXTRA) & set(TASKS) and "city-facts and element-facts need skillweave[facts]" in cli("tasks", "-n", "4").err
 
 
 def test_both_were_audited():
