@@ -2,6 +2,7 @@
 
     pip install reasoning-gym==0.1.25
     python benchmarks/gym_audit.py
+    python benchmarks/gym_audit.py NAME...      these again; the rows of the others stay, each with the commit of its own run
 
 A task is offered (`skillweave.tasks.gym.SOUND`) if each of its items can be made by itself, in less than SLOWEST, the same when
 asked again and in another process; if they differ in more than the order of their words; if each has an answer; if its
@@ -21,9 +22,10 @@ import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "results" / "gym_audit.json"
 sys.path.insert(0, str(ROOT / "src"))
 
-from skillweave.record import run_app, write_result  # noqa: E402
+from skillweave.record import commit, run_app, write_result  # noqa: E402
 from skillweave.tasks import gym  # noqa: E402
 from skillweave.tasks.audit import JUNK, NOTHING, Audit, audit  # noqa: E402
 
@@ -49,6 +51,10 @@ class Late(BaseException):
     """Time is up; no verifier catches it."""
 
 
+class Missing(Exception):
+    """There is nothing to look at; the message says why."""
+
+
 def names() -> list[str]:
     """Every task of the package but `composite`, which mixes others."""
     from reasoning_gym.factory import DATASETS
@@ -67,6 +73,8 @@ def row(name: str, unlike: set[str], executed: list) -> dict:
             found |= _judged(audit(gym.Gym(0, name), LOOKED_AT))
     except Late:
         found["why not"] = f"took more than {PATIENCE} s"
+    except Missing as error:
+        found["why not"] = str(error)
     except Exception as error:
         found["why not"] = f"{type(error).__name__}: {str(error)[:80]}"
     finally:
@@ -79,7 +87,7 @@ def _numbers(name: str) -> dict:
     try:
         gym._dataset(name, "{}")
     except (Late, ValueError) as error:
-        raise ValueError("its items cannot be made one by one") from error
+        raise Missing("its items cannot be made one by one") from error
     signal.alarm(PATIENCE)
     places, began = _places(name), time.process_time()
     items = [gym.item_of(name, "{}", at) for at in places]
@@ -137,18 +145,18 @@ def forget() -> None:
         kept.cache_clear()
 
 
-def made_elsewhere(hash_seed: int) -> dict[str, str]:
+def made_elsewhere(hash_seed: int, chosen: list[str]) -> dict[str, str]:
     """A digest of the first items of each task, made in a process where sets have another order."""
     env = os.environ | {"PYTHONHASHSEED": str(hash_seed)}
-    done = subprocess.run([sys.executable, __file__, "--digests"], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, __file__, "--digests", *chosen], env=env, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
-def digests() -> dict[str, str]:
+def digests(chosen: list[str]) -> dict[str, str]:
     from skillweave.files import sha256_json
 
     found = {}
-    for name in names():
+    for name in chosen:
         signal.alarm(TO_MAKE)
         try:
             items = [gym.item_of(name, "{}", at) for at in _places(name)[:20]]
@@ -160,16 +168,23 @@ def digests() -> dict[str, str]:
     return found
 
 
+def earlier() -> tuple[dict[str, dict], float]:
+    """The rows of the last run by name, and its minutes."""
+    last = json.loads(RESULT.read_text(encoding="utf-8"))
+    return {one["job"]: {"commit": last["commit"]} | one for one in last["values"]["rows"]}, last["cpu_minutes"]
+
+
 def main() -> None:
     def late(*_: object) -> None:
         raise Late
 
     signal.signal(signal.SIGALRM, late)
     warnings.simplefilter("ignore")
-    if "--digests" in sys.argv:
-        print(json.dumps(digests()))
+    if sys.argv[1:2] == ["--digests"]:
+        print(json.dumps(digests(sys.argv[2:])))
         return
-    one, other = made_elsewhere(1), made_elsewhere(2)
+    chosen = sys.argv[1:] or names()
+    one, other = made_elsewhere(1, chosen), made_elsewhere(2, chosen)
     unlike = {name for name in one if one[name] != other[name] and Late.__name__ not in (one[name], other[name])}
     executed: list[str] = []
 
@@ -179,20 +194,21 @@ def main() -> None:
 
     offered, gym.SOUND = gym.SOUND, tuple(names())
     sys.addaudithook(watch)
-    rows = []
-    for name in names():
-        rows.append(row(name, unlike, executed))
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    passed = tuple(found["job"] for found in rows if found["offered"])
+    rows, minutes = earlier() if sys.argv[1:] else ({}, 0.0)
+    for name in chosen:
+        rows[name] = row(name, unlike, executed) | {"commit": commit(ROOT)}
+        print(json.dumps(rows[name]), file=sys.stderr, flush=True)
+    passed = tuple(name for name in sorted(rows) if rows[name]["offered"])
+    values = {"criterion": CRITERION, "package": f"reasoning_gym {gym.VERSION}", "columns": COLUMNS}
     write_result(
-        ROOT / "results" / "gym_audit.json",
+        RESULT,
         name="gym_audit",
         kind="benchmark",
         command="python benchmarks/gym_audit.py",
         seeds=[0],
-        cpu_minutes=time.process_time() / 60,
+        cpu_minutes=minutes + time.process_time() / 60,
         verdict="holds" if passed == offered else "does not hold",
-        values={"criterion": CRITERION, "package": f"reasoning_gym {gym.VERSION}", "columns": COLUMNS, "rows": rows},
+        values=values | {"rows": [rows[name] for name in sorted(rows)]},
     )
     print(" ".join(passed))
 

@@ -52,7 +52,7 @@ EXACT = (
 )
 """Tasks with one right answer whose verifiers execute it or take others, too: here only the answer itself is right."""
 NAMES = """
-ab advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix
+advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation binary_matrix
 bitwise_arithmetic caesar_cipher calendar_arithmetic chain_sum circuit_logic color_cube_rotation complex_arithmetic
 count_bits count_primes course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice emoji_mystery
 family_relationships figlet_font fraction_simplification gcd group_anagrams largest_island lcm leg_counting
