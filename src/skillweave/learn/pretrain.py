@@ -45,15 +45,13 @@ def pretrain(
     rate: Rate = lambda name: 1.0,
     whole_text: bool = False,
     bf16: bool = False,
-    piece: int | None = None,
     run: Run = Run(),
 ) -> tuple[Base, Log]:
     """A copy of `base` whose weights have learned `examples` for `steps` steps of `batch` examples, and what happened.
 
     `whole_text` learns the prompts, too. `bf16` rounds what linear layers multiply: faster where the processor has bfloat16,
-    and not the same run. `piece` is how many positions are computed at once, None for what suits most bases; very small ones
-    learn faster in large pieces. The new base is frozen and of the old one's precision (its weights learn in fp32); its digest
-    is that of its weights. A `run` with a state that was killed goes on from where it was.
+    and not the same run. The new base is frozen and of the old one's precision (its weights learn in fp32); its digest is that
+    of its weights. A `run` with a state that was killed goes on from where it was.
     """
     model = thawed(base)
     groups = groups_of(model, lr, rate)
@@ -63,7 +61,7 @@ def pretrain(
         with rounded(bf16):
             return text_loss(model, batch)
 
-    log = train(loss, groups, batches.at, Plan(steps, piece=piece or (ROUNDED_PIECE if bf16 else PIECE)), run)
+    log = train(loss, groups, batches.at, Plan(steps, piece=ROUNDED_PIECE if bf16 else PIECE), run)
     return sealed(model, base), log
 
 

@@ -39,9 +39,9 @@ SINGLES = {
 TOKENS = 44
 """More than the longest right answer in any way."""
 LIMITS = (
-    "A base of 0.1 M parameters from scratch, sums of two steps, LoRA of rank 8 at a steady rate: a run lasts minutes, not days. "
-    "Four templates that differ in how steps are written, not thirteen prompts to a pretrained model. The entropy bonus of the "
-    "card's baselines is left out: the method here has none. Three seeds."
+    "A base of 0.1 M parameters from scratch, sums of two steps, LoRA of rank 8 at a steady rate: a run lasts minutes, not "
+    "days. Four templates that differ in how steps are written, not thirteen prompts to a pretrained model. The baseline "
+    "with an entropy bonus is left out: the method here has none. Three seeds."
 )
 Arms = dict[str, dict[str, float | list[float]]]
 
@@ -105,7 +105,7 @@ def practised(
     def watch(step: int, use: Active) -> Row:
         return {} if step % effort.every else {"held": right(use, task, held)}
 
-    shape = {"updates": effort.updates, "lr": effort.lr, "steady": True, "tokens": TOKENS, "probe": 0}
+    shape = {"updates": effort.updates, "lr": effort.lr, "steady": True, "tokens": TOKENS, "probe": 0, "refills": 0}
     method = GRPO(effort.steps, effort.batch, effort.group, kl=kl, **shape)
     pool = task.take(effort.problems, "train")
     _, log = method.fit(base, pool, seed, task=task, templates=templates, watch=watch)
@@ -122,8 +122,9 @@ def practised(
         "score last": share([row["rewards/score/mean"] for row in log.rows[-10:]]),
         "samples": log.samples,
         "idle": log.idle,
+        "every": effort.every,
         "curve": curve,
-        "entropy": [share(nats[at : at + effort.every]) for at in range(0, len(nats), effort.every)],
+        "nats": [share(nats[at : at + effort.every]) for at in range(0, len(nats), effort.every)],
     }
 
 

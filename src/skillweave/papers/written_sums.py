@@ -9,10 +9,14 @@ function of the steps; `mark` stands before a problem where the prompt says whic
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ..base import Base, TinyBase
 from ..composition import Active
-from ..learn.pretrain import pretrain
+from ..learn.batches import Batch, Batches
+from ..learn.loop import Plan, train
+from ..learn.pretrain import groups_of, sealed, text_loss, thawed
+from ..learn.rollout import together
 from ..learn.sampling import sample
 from ..task import Example, Task
 from ..tasks.arithmetic import Arithmetic
@@ -83,20 +87,26 @@ class Sums(Arithmetic):
         return Example(f"{self.mark}{asked}?\n", self.write(steps), told.tags)
 
 
-STINT, STINTS = 100, 30
-"""Steps between two looks at a base that learns, and the most of these."""
+STEPS, BATCH, LOOK = 1600, 64, 50
+"""The most steps of a base, the examples of each, and how many steps there are between two looks at it."""
 
 
 def taught(tasks: Sequence[Sums], seed: int, enough: float) -> tuple[Base, int]:
     """A base from scratch that has learned `tasks` until it gets a share of `enough` of drawn answers right; its steps."""
-    base: Base = TinyBase(64, seed, ALPHABET, window=64, layers=2)
-    mixture, steps = Mixture(tasks, seed=seed), 0
-    asked = mixture.take(128, "valid")
-    while steps < STINT * STINTS and drawn_right(base, mixture, asked, seed) < enough:
-        examples = mixture.take(STINT * 64, "train", steps * 64)
-        base, _ = pretrain(base, examples, steps=STINT, batch=64, lr=4e-3, seed=seed + steps, piece=4096)
-        steps += STINT
-    return base, steps
+    start = TinyBase(64, seed, ALPHABET, window=64, layers=2)
+    learner, mixture = thawed(start), Mixture(tasks, seed=seed)
+    batches, asked = Batches(learner, mixture.take(STEPS * BATCH, "train"), BATCH, seed), mixture.take(128, "valid")
+    taken = STEPS
+
+    def batch(step: int) -> Batch:
+        """That of the step, until the base is right often enough; nothing from then on."""
+        nonlocal taken
+        if step % LOOK == 0 and step < taken and drawn_right(learner, mixture, asked, seed) >= enough:
+            taken = step
+        return batches.at(step) if step < taken else together([], learner.pad)
+
+    train(partial(text_loss, learner), groups_of(learner, 4e-3), batch, Plan(STEPS, piece=4096))
+    return sealed(learner, start), taken
 
 
 def drawn_right(base: Base, task: Task, asked: Sequence[Example], seed: int) -> float:
