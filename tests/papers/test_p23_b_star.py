@@ -3,6 +3,7 @@
 import pytest
 
 from skillweave.papers import p23_b_star as paper
+from skillweave.papers import written_sums
 from skillweave.papers.p23_b_star import EFFORTS, SAMPLES, TEMPERATURES, WAYS, Effort, judge, known
 from skillweave.papers.written_sums import WAYS as WRITE
 from skillweave.papers.written_sums import Sums
@@ -63,6 +64,7 @@ def test_a_seed_gives_every_arm_the_same_samples(monkeypatch):
     monkeypatch.setattr(Sums, "score", lambda self, example, text: float(len(text) % 3 == 0))  # an untrained base is right, too
     monkeypatch.setattr(paper, "FIXED", (1.0, 0.0))
     ticks = []
+    monkeypatch.setattr(written_sums, "STEPS", 2)
     found = paper.seed(TINY, 0, lambda n, note: ticks.append(note))
     assert len(ticks) == TINY.ticks == 4 and list(found) == ["start", "online RFT", "fixed", "B-STaR"]
     assert {found[arm]["samples"] for arm in ("online RFT", "fixed", "B-STaR")} == {2 * 8 * SAMPLES}

@@ -1,8 +1,9 @@
-"""Paper 39: templates that the base knows, equal budgets, one way of asking for all scores, and the verdict on invented runs."""
+"""Paper 39: templates the base knows, equal budgets, one way of asking for all scores, and the verdict on invented runs."""
 
 import pytest
 
 from skillweave.papers import p39_prompt_augmentation as paper
+from skillweave.papers import written_sums
 from skillweave.papers.p39_prompt_augmentation import EFFORTS, SINGLES, Effort, judge, means
 from skillweave.papers.written_sums import WAYS, Sums
 from skillweave.task import Example
@@ -49,8 +50,9 @@ def test_the_mean_of_evaluations_in_a_row():
     assert means([0.0, 1.0, 0.5]) == [0.5, 0.75]
 
 
-def test_a_seed_gives_every_arm_the_same_samples():
+def test_a_seed_gives_every_arm_the_same_samples(monkeypatch):
     ticks = []
+    monkeypatch.setattr(written_sums, "STEPS", 2)
     found = paper.seed(TINY, 0, lambda n, note: ticks.append(note))
     assert len(ticks) == TINY.ticks == 7 and list(found) == ["start", *SINGLES, "plain + KL", "mixture"]
     assert {found[arm]["samples"] for arm in list(found)[1:]} == {2 * 2 * 2}

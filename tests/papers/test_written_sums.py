@@ -2,6 +2,7 @@
 
 import pytest
 
+from skillweave.base import TinyBase
 from skillweave.papers import written_sums
 from skillweave.papers.written_sums import ALPHABET, WAYS, Sums, taught
 from skillweave.task import check_task
@@ -39,8 +40,24 @@ def test_the_prompt_is_the_sum_that_the_steps_do():
 
 
 def test_a_base_learns_until_it_is_right_often_enough(monkeypatch):
-    monkeypatch.setattr(written_sums, "STINT", 2)
-    shares = iter([0.0, 0.1, 0.2, 0.3])
-    monkeypatch.setattr(written_sums, "drawn_right", lambda *_: next(shares))
-    base, steps = taught([Sums(0)], 0, 0.2)
-    assert steps == 4 and base.digest != taught([Sums(0)], 0, 0.2)[0].digest
+    for name, value in {"STEPS": 8, "LOOK": 2, "BATCH": 4}.items():
+        monkeypatch.setattr(written_sums, name, value)
+    shares = [0.0, 0.1, 0.2, 0.3]
+    asked = iter(shares)
+    monkeypatch.setattr(written_sums, "drawn_right", lambda *_: next(asked))
+    enough, steps = taught([Sums(0)], 0, 0.2)
+    assert steps == 4 and list(asked) == [0.3]
+    asked = iter(shares)
+    all_of_it, most = taught([Sums(0)], 0, 0.9)
+    assert most == 8 and all_of_it.digest != enough.digest
+
+
+def test_drawn_answers_are_counted():
+    class Mute(Sums):
+        def score(self, example, completion):
+            return float(example.prompt < "15")
+
+    task = Mute(0)
+    examples = task.take(40, "valid")
+    wanted = sum(e.prompt < "15" for e in examples) / 40
+    assert 0 < written_sums.drawn_right(TinyBase(16, 0, ALPHABET), task, examples, 0) == wanted < 1
