@@ -9,13 +9,13 @@ from skillweave.papers.written_sums import WAYS as WRITE
 from skillweave.papers.written_sums import Sums
 from skillweave.task import Example
 
-TINY = Effort(1, enough=0.0, rounds=2, prompts=8, tuning=1, steps=2, test=4)
+TINY = Effort(1, enough=0.0, early=6, rounds=2, prompts=8, tuning=1, steps=2, test=4)
 
 
-def run(rft=0.4, star=0.5, varied=0.2, first=0.8, last=1.2, start=0.2, before=0.25):
+def run(rft=0.4, star=0.5, varied=0.2, first=0.8, last=1.2, start=0.25):
     """One seed."""
     return {
-        "start": {"pass@1": before, "pass@1, T=1": start, "pass@16-4": 0.1},
+        "start": {"pass@1": start, "pass@16-4": 0.1},
         "online RFT": {"pass@1": rft, "pass@16-4": 0.2},
         "fixed": {"pass@1": rft, "pass@16-4": 0.2},
         "B-STaR": {"pass@1": star, "pass@16-4": varied, "T first": first, "T last": last},

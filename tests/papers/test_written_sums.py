@@ -3,6 +3,7 @@
 import pytest
 
 from skillweave.base import TinyBase
+from skillweave.composition import Active
 from skillweave.papers import written_sums
 from skillweave.papers.written_sums import ALPHABET, WAYS, Sums, taught
 from skillweave.task import check_task
@@ -44,7 +45,7 @@ def test_a_base_learns_until_it_is_right_often_enough(monkeypatch):
         monkeypatch.setattr(written_sums, name, value)
     shares = [0.0, 0.1, 0.2, 0.3]
     asked = iter(shares)
-    monkeypatch.setattr(written_sums, "drawn_right", lambda *_: next(asked))
+    monkeypatch.setattr(written_sums, "right", lambda *_: next(asked))
     enough, steps = taught([Sums(0)], 0, 0.2)
     assert steps == 4 and list(asked) == [0.3]
     asked = iter(shares)
@@ -52,7 +53,7 @@ def test_a_base_learns_until_it_is_right_often_enough(monkeypatch):
     assert most == 8 and all_of_it.digest != enough.digest
 
 
-def test_drawn_answers_are_counted():
+def test_right_answers_are_counted():
     class Mute(Sums):
         def score(self, example, completion):
             return float(example.prompt < "15")
@@ -60,4 +61,4 @@ def test_drawn_answers_are_counted():
     task = Mute(0)
     examples = task.take(40, "valid")
     wanted = sum(e.prompt < "15" for e in examples) / 40
-    assert 0 < written_sums.drawn_right(TinyBase(16, 0, ALPHABET), task, examples, 0) == wanted < 1
+    assert 0 < written_sums.right(Active(TinyBase(16, 0, ALPHABET)), task, examples) == wanted < 1

@@ -14,10 +14,9 @@ from ..learn.collapse import fallen
 from ..learn.grpo import GRPO
 from ..learn.journal import Row
 from ..learn.templates import PLAIN, Template, inside, tags
-from ..measure.score import evaluate
 from ..task import Example
 from .word_skills import share
-from .written_sums import Sums, taught
+from .written_sums import TOKENS, Sums, right, taught
 
 CRITERION = (
     "Holds if the mixture's peak beats the best single template by >= 2 points or its collapse (5 points below the peak) comes "
@@ -36,8 +35,6 @@ SINGLES = {
     "tagged": Template("tagged", "T{prompt}", format=tags(["s", "a"]), answer=inside("a")),
 }
 """The ways of asking; three are free in form, one has tags that earn."""
-TOKENS = 44
-"""More than the longest right answer in any way."""
 LIMITS = (
     "A base of 0.1 M parameters from scratch, sums of two steps, LoRA of rank 8 at a steady rate: a run lasts minutes, not "
     "days. Four templates that differ in how steps are written, not thirteen prompts to a pretrained model. The baseline "
@@ -51,7 +48,7 @@ class Effort:
     """How much of everything."""
 
     seeds: int
-    enough: float = 0.3
+    enough: float = 0.35
     """Share of right answers at which the base stops learning from examples."""
     depth: int = 2
     """Steps of a problem."""
@@ -86,7 +83,7 @@ def seed(effort: Effort, seed: int, tick, split: str = "test") -> Arms:
     tasks = [Sums(seed, effort.depth, name, template.text.removesuffix("{prompt}")) for name, template in SINGLES.items()]
     base, taken = taught(tasks, seed, effort.enough)
     held = tasks[0].take(effort.test, split)
-    starts = {task.name: right(base, task, task.take(effort.test, split)) for task in tasks}
+    starts = {task.name: right(Active(base), task, task.take(effort.test, split)) for task in tasks}
     found: Arms = {"start": starts | {"steps": taken}}
     tick(1, "base")
     arms = {name: ([template], 0.0) for name, template in SINGLES.items()}
@@ -109,7 +106,7 @@ def practised(
     method = GRPO(effort.steps, effort.batch, effort.group, kl=kl, **shape)
     pool = task.take(effort.problems, "train")
     _, log = method.fit(base, pool, seed, task=task, templates=templates, watch=watch)
-    curve = [right(base, task, held), *(row["held"] for row in log.rows if "held" in row)]
+    curve = [right(Active(base), task, held), *(row["held"] for row in log.rows if "held" in row)]
     fell = fallen(curve, WINDOW, DROP)
     nats = [row["entropy"] for row in log.rows]
     return {
@@ -131,11 +128,6 @@ def practised(
 def means(curve: Sequence[float]) -> list[float]:
     """The mean of every `WINDOW` evaluations in a row."""
     return [share(curve[at : at + WINDOW]) for at in range(len(curve) - WINDOW + 1)]
-
-
-def right(use: Base | Active, task: Sums, held: Sequence[Example]) -> float:
-    """Share of `held` that is answered right in the way of `task`, greedily."""
-    return share(evaluate(use, task, held, batch=512).exact)
 
 
 def judge(runs: Sequence[Arms]) -> str:

@@ -23,6 +23,8 @@ from ..tasks.arithmetic import Arithmetic
 from ..tasks.primitives import Mixture
 
 ALPHABET = "\n+-=?/<>0123456789asRST"
+TOKENS = 44
+"""More than the longest right answer of two steps in any way."""
 Step = tuple[int, str, int, int]
 """First number, sign, second number, result."""
 
@@ -92,16 +94,16 @@ STEPS, BATCH, LOOK = 1600, 64, 50
 
 
 def taught(tasks: Sequence[Sums], seed: int, enough: float) -> tuple[Base, int]:
-    """A base from scratch that has learned `tasks` until it gets a share of `enough` of drawn answers right; its steps."""
+    """A base from scratch that has learned `tasks` until it answers a share of `enough` right; its steps."""
     start = TinyBase(64, seed, ALPHABET, window=64, layers=2)
     learner, mixture = thawed(start), Mixture(tasks, seed=seed)
-    batches, asked = Batches(learner, mixture.take(STEPS * BATCH, "train"), BATCH, seed), mixture.take(128, "valid")
+    batches, asked = Batches(learner, mixture.take(STEPS * BATCH, "train"), BATCH, seed), mixture.take(256, "valid")
     taken = STEPS
 
     def batch(step: int) -> Batch:
         """That of the step, until the base is right often enough; nothing from then on."""
         nonlocal taken
-        if step % LOOK == 0 and step < taken and drawn_right(learner, mixture, asked, seed) >= enough:
+        if step % LOOK == 0 and step < taken and right(Active(learner), mixture, asked) >= enough:
             taken = step
         return batches.at(step) if step < taken else together([], learner.pad)
 
@@ -109,7 +111,7 @@ def taught(tasks: Sequence[Sums], seed: int, enough: float) -> tuple[Base, int]:
     return sealed(learner, start), taken
 
 
-def drawn_right(base: Base, task: Task, asked: Sequence[Example], seed: int) -> float:
-    """Share of right ones among 4 completions of each of `asked`, at temperature 1."""
-    drawn = sample(Active(base), [e.prompt for e in asked], 4, max_new_tokens=44, seed=seed)
-    return sum(task.score(e, one.text) for e, group in zip(asked, drawn, strict=True) for one in group) / (4 * len(asked))
+def right(use: Active, task: Task, asked: Sequence[Example]) -> float:
+    """Share of `asked` that is answered right, greedily; an answer may be as long as the longest way of writing."""
+    drawn = sample(use, [e.prompt for e in asked], 1, max_new_tokens=TOKENS, temperature=0, seed=0)
+    return sum(task.score(e, one.text) for e, (one,) in zip(asked, drawn, strict=True)) / len(asked)
