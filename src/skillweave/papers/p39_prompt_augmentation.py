@@ -54,7 +54,7 @@ class Effort:
     """Steps of a problem."""
     problems: int = 256
     """What is practised."""
-    steps: int = 200
+    steps: int = 320
     """Of GRPO."""
     batch: int = 4
     """Problems a step."""
@@ -62,9 +62,10 @@ class Effort:
     """Completions a problem."""
     updates: int = 1
     """Of the weights, on the same completions."""
-    lr: float = 3e-3
+    lr: float = 1e-3
     """The same through all steps."""
-    kl: float = 0.01
+    kl: float = 0.05
+    """Weight of the divergence from the start in the arm that has one."""
     every: int = 20
     """Steps between two evaluations."""
     test: int = 400
