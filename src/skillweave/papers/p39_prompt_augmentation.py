@@ -50,8 +50,6 @@ class Effort:
     seeds: int
     enough: float = 0.35
     """Share of right answers at which the base stops learning from examples."""
-    depth: int = 2
-    """Steps of a problem."""
     problems: int = 256
     """What is practised."""
     steps: int = 320
@@ -60,8 +58,6 @@ class Effort:
     """Problems a step."""
     group: int = 16
     """Completions a problem."""
-    updates: int = 1
-    """Of the weights, on the same completions."""
     lr: float = 1e-3
     """The same through all steps."""
     kl: float = 0.05
@@ -81,7 +77,7 @@ EFFORTS = {"quick": Effort(1, steps=60), "paper": Effort(3)}
 
 def seed(effort: Effort, seed: int, tick, split: str = "test") -> Arms:
     """One seed: every arm from the same base, on the same problems, with as many completions."""
-    tasks = [Sums(seed, effort.depth, name, template.text.removesuffix("{prompt}")) for name, template in SINGLES.items()]
+    tasks = [Sums(seed, 2, name, template.text.removesuffix("{prompt}")) for name, template in SINGLES.items()]
     base, taken = taught(tasks, seed, effort.enough)
     held = tasks[0].take(effort.test, split)
     starts = {task.name: right(Active(base), task, task.take(effort.test, split)) for task in tasks}
@@ -103,7 +99,7 @@ def practised(
     def watch(step: int, use: Active) -> Row:
         return {} if step % effort.every else {"held": right(use, task, held)}
 
-    shape = {"updates": effort.updates, "lr": effort.lr, "steady": True, "tokens": TOKENS, "probe": 0, "refills": 0}
+    shape = {"lr": effort.lr, "steady": True, "tokens": TOKENS, "probe": 0, "refills": 0}
     method = GRPO(effort.steps, effort.batch, effort.group, kl=kl, **shape)
     pool = task.take(effort.problems, "train")
     _, log = method.fit(base, pool, seed, task=task, templates=templates, watch=watch)
