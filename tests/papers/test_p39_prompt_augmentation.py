@@ -54,7 +54,8 @@ def test_a_seed_gives_every_arm_the_same_samples(monkeypatch):
     ticks = []
     monkeypatch.setattr(written_sums, "STEPS", 2)
     found = paper.seed(TINY, 0, lambda n, note: ticks.append(note))
-    assert len(ticks) == TINY.ticks == 7 and list(found) == ["start", *SINGLES, "plain + KL", "mixture"]
+    assert len(ticks) == TINY.ticks == 9
+    assert list(found) == ["start", *SINGLES, "plain + KL", "mixture", "plain, hot", "mixture, hot"]
     assert {found[arm]["samples"] for arm in list(found)[1:]} == {2 * 2 * 2}
     assert all(len(found[arm]["curve"]) == 3 and len(found[arm]["nats"]) == 2 for arm in list(found)[1:])
     assert EFFORTS["paper"].seeds == 3 and all(e.steps % e.every == 0 for e in EFFORTS.values())

@@ -26,6 +26,8 @@ DROP = 0.05
 """How far below its peak the accuracy of a run that has collapsed is."""
 HIGHER, LATER = 0.02, 1.5
 """By how much a peak has to be higher, and how many times as long a run has to last."""
+HOT = 3
+"""By what the rate is multiplied in two arms beside the criterion, so that a collapse is seen in any case."""
 WINDOW = 2
 """Evaluations in a row whose mean is taken: one alone is noise."""
 SINGLES = {
@@ -69,7 +71,7 @@ class Effort:
 
     @property
     def ticks(self) -> int:
-        return 3 + len(SINGLES)
+        return 5 + len(SINGLES)
 
 
 EFFORTS = {"quick": Effort(1, steps=60), "paper": Effort(3)}
@@ -83,24 +85,25 @@ def seed(effort: Effort, seed: int, tick, split: str = "test") -> Arms:
     starts = {task.name: right(Active(base), task, task.take(effort.test, split)) for task in tasks}
     found: Arms = {"start": starts | {"steps": taken}}
     tick(1, "base")
-    arms = {name: ([template], 0.0) for name, template in SINGLES.items()}
-    arms |= {"plain + KL": ([PLAIN], effort.kl), "mixture": (list(SINGLES.values()), 0.0)}
-    for name, (templates, kl) in arms.items():
-        found[name] = practised(effort, base, tasks[0], templates, kl, held, seed)
+    every = list(SINGLES.values())
+    arms = {name: ([template], 0.0, effort.lr) for name, template in SINGLES.items()}
+    arms |= {"plain + KL": ([PLAIN], effort.kl, effort.lr), "mixture": (every, 0.0, effort.lr)}
+    arms |= {"plain, hot": ([PLAIN], 0.0, HOT * effort.lr), "mixture, hot": (every, 0.0, HOT * effort.lr)}
+    for name, (templates, kl, lr) in arms.items():
+        method = GRPO(effort.steps, effort.batch, effort.group, lr=lr, steady=True, kl=kl, tokens=TOKENS, probe=0, refills=0)
+        found[name] = practised(effort, base, tasks[0], method, templates, held, seed)
         tick(1, name)
     return found
 
 
 def practised(
-    effort: Effort, base: Base, task: Sums, templates: Sequence[Template], kl: float, held: Sequence[Example], seed: int
+    effort: Effort, base: Base, task: Sums, method: GRPO, templates: Sequence[Template], held: Sequence[Example], seed: int
 ) -> dict[str, float | list[float]]:
     """One run: its curve of held-out accuracy, its peak, how long it lasted, and its entropy."""
 
     def watch(step: int, use: Active) -> Row:
         return {} if step % effort.every else {"held": right(use, task, held)}
 
-    shape = {"lr": effort.lr, "steady": True, "tokens": TOKENS, "probe": 0, "refills": 0}
-    method = GRPO(effort.steps, effort.batch, effort.group, kl=kl, **shape)
     pool = task.take(effort.problems, "train")
     _, log = method.fit(base, pool, seed, task=task, templates=templates, watch=watch)
     curve = [right(Active(base), task, held), *(row["held"] for row in log.rows if "held" in row)]
