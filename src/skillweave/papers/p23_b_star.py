@@ -33,8 +33,8 @@ WAYS = ("plain", "swapped", "scratchpad", "short")
 GAIN = 0.03
 """What the criterion asks for, as a share of right answers."""
 TEMPERATURES = (0.6, 0.8, 1.0, 1.2, 1.4)
-THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 1.5)
-FIXED = (1.0, 0.5)
+THRESHOLDS = (-0.5, -0.25, 0.0, 0.25, 0.5)
+FIXED = (0.8, 0.0)
 """The temperature and the threshold that did best on the validation split of seed 100."""
 SAMPLES, LEAST = 16, 4
 """Completions a prompt; how many different right ones Pass@16-4 asks for."""
@@ -51,13 +51,13 @@ class Effort:
     early: int = 200
     """Problems whose completions the step scorer learns from, 8 each."""
     rounds: int = 6
-    prompts: int = 400
+    prompts: int = 800
     """Prompts a round; B-STaR has those less that the choice costs."""
     tuning: int = 24
     """Training prompts that a choice asks at each temperature."""
-    steps: int = 240
+    steps: int = 480
     """Of training, 32 completions each, in all rounds together."""
-    lr: float = 3e-3
+    lr: float = 1e-3
     test: int = 500
     """Held-out problems."""
 
@@ -66,7 +66,7 @@ class Effort:
         return 4
 
 
-EFFORTS = {"quick": Effort(1, rounds=3, steps=120), "paper": Effort(3)}
+EFFORTS = {"quick": Effort(1, rounds=3, prompts=300, steps=120), "paper": Effort(3)}
 
 
 def seed(effort: Effort, seed: int, tick, split: str = "test") -> Arms:
