@@ -23,6 +23,7 @@ from .grpo_loss import CLIPS
 from .loop import Group, Log, Plan, Run, train
 from .rollout import Judge, Prompts, Reward, Writer, limit_of
 from .templates import Template
+from .trl_engine import grpo, wanted
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class GRPO:
     """How many times other prompts are asked in the place of groups that all earned the same."""
     probe: int = 32
     """Prompts on which it is measured first how often one of `group` completions is right; 0 for none."""
+    engine: str = "own"
+    """What samples and trains: `own`, or `trl` for several GPUs."""
 
     def fit(
         self,
@@ -85,6 +88,10 @@ class GRPO:
         skill = start.learner() if start is not None else LowRank.fresh(base, self.rank, self.scale, seed)
         bank = SkillBank(base, {"new": skill})
         bank.check_head()
+        if wanted(self.engine):
+            if reward or templates or prompts:
+                raise BadOption("the engine trl takes no reward, templates or order of prompts.", "leave out the engine")
+            return grpo(self, base, examples, seed, run, task, skill)
         began = SkillBank(base, {"start": start.detach()}) if start is not None else None
         limit = limit_of(base, examples, self.tokens)
         writer = Writer(Active(base, bank), Judge(task, reward), limit, seed, templates=templates)
