@@ -241,6 +241,7 @@ def _grpo(job: Job, made: dict[str, Any], shared: dict[str, Any]):
         "epsilon": low,
         "epsilon_high": high,
         "beta": method.kl,
+        "use_bias_correction_kl": False,  # the ratio times the divergence: another loss than that of grpo_loss.py
         "temperature": method.temperature,
         "shuffle_dataset": False,
     }
