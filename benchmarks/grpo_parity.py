@@ -25,7 +25,7 @@ from skillweave.learn.batches import collate
 from skillweave.learn.grpo import GRPO
 from skillweave.learn.grpo_loss import CLIPS, advantages, k3, terms, weights
 from skillweave.learn.loss import token_nats
-from skillweave.learn.trl_engine import Job, practice, prepare, trainer
+from skillweave.learn.trl_engine import Job, practice, prepare, scorer, trainer
 from skillweave.peft_config import PREFIX
 from skillweave.task import Example, Task
 
@@ -58,10 +58,10 @@ def case(folder: Path, kind: str, kl: float) -> dict[str, Any]:
     base, task, method = TinyBase(32, SEED), Graded(SEED), GRPO(1, 3, 4, loss=kind, kl=kl, rank=4, tokens=8)
     fresh, draw = LowRank.fresh(base, method.rank, method.scale, SEED), torch.Generator().manual_seed(SEED)
     start = LowRank({s: replace(f, b=0.1 * torch.randn(f.b.shape, generator=draw)) for s, f in fresh.detach().factors.items()})
-    job = practice(method, base, task.take(method.batch, "train"), SEED, task)
+    job = practice(method, base, task.take(method.batch, "train"), SEED)
     folder.mkdir()
     prepare(folder, job, base, start)
-    theirs, skill = step_of_trl(folder, job), start.learner()
+    theirs, skill = step_of_trl(folder, job, task), start.learner()
     loss, cut = our_loss(base, skill, method, theirs, job.limit)
     loss.backward()
     groups = theirs["rewards"].view(-1, method.group)
@@ -89,7 +89,7 @@ def gradient(skill: LowRank) -> dict[str, Tensor]:
     return {name: tensor.grad for name, tensor in skill.tensors().items() if tensor.grad is not None}
 
 
-def step_of_trl(folder: Path, job: Job) -> dict[str, Any]:
+def step_of_trl(folder: Path, job: Job, task: Task) -> dict[str, Any]:
     """One step of TRL's trainer: what its loss is computed from, the loss, and the gradient under our names."""
     from transformers import TrainerCallback
 
@@ -101,7 +101,7 @@ def step_of_trl(folder: Path, job: Job) -> dict[str, Any]:
 
     seen: dict[str, Any] = {}
     draw = torch.Generator().manual_seed(SEED)
-    one = trainer(folder, job, max_grad_norm=0.0, gradient_checkpointing=False)
+    one = trainer(folder, job, scorer(job, task), max_grad_norm=0.0, gradient_checkpointing=False)
     compute, generate, score = one._compute_loss, one._generate_and_score_completions, one._calculate_rewards
 
     def generated(inputs):

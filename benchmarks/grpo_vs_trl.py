@@ -311,6 +311,13 @@ def side(name: str, folder: Path, size: str = "", steps: int = 0, number: int = 
     (folder / f"{name}.json").write_text(json.dumps(found))
 
 
+def words():
+    """What is practised: the letters of a word in order, and nothing else is right."""
+    from skillweave.tasks.primitives import LETTERS, Words
+
+    return Words(SEED, ("sort",), letters=LETTERS[:8], lengths=(4, 8))
+
+
 def start(folder: Path, size: str, steps: int, rounds: int) -> dict:
     """Write the base, the adapter that all sides start from and the job of each seed, prompts with their tokens."""
     from skillweave.base import TinyBase, load_base
@@ -319,10 +326,9 @@ def start(folder: Path, size: str, steps: int, rounds: int) -> dict:
     from skillweave.learn.pretrain import pretrain
     from skillweave.learn.sft import SFT
     from skillweave.learn.trl_engine import practice, prepare
-    from skillweave.tasks.primitives import LETTERS, Words
 
     tiny, about = size == "3 M", SIZES[size]
-    task = Words(SEED, ("sort",), letters=LETTERS[:8], lengths=(4, 8))
+    task = words()
     method = GRPO(steps, about.batch, GROUP, loss=LOSS, lr=about.lr, tokens=about.tokens, refills=0, probe=0)
     taught = task.take(about.taught * 32, "train")
     if tiny:
@@ -333,7 +339,7 @@ def start(folder: Path, size: str, steps: int, rounds: int) -> dict:
         base = load_base(dtype="bf16")
         begin, _ = SFT(about.taught, 16).fit(base, taught, SEED)
     pool = task.take(POOL, "train", about.taught * 32)
-    jobs = [practice(method, base, pool, seed, task) for seed in range(rounds)]
+    jobs = [practice(method, base, pool, seed) for seed in range(rounds)]
     prepare(folder, jobs[0], base, begin)
     prompts = [[base.encode(example.prompt, start=True) for example in job.asked] for job in jobs]
     (folder / "jobs").write_bytes(pickle.dumps((pool, jobs, prompts)))
@@ -347,17 +353,17 @@ def ours(folder: Path, job, prompts: Sequence[list[int]], pool: Sequence) -> dic
     from skillweave.learn.loop import Run
     from skillweave.peft_format import load_adapter
 
-    meter, asked = Meter(), list[list[int]]()
+    meter, asked, task = Meter(), list[list[int]](), words()
     base, begin = load_base(str(folder / "base")), load_adapter(folder / "start")
 
     def reward(example, group):
         with meter.part("scoring"):
             asked.append(base.encode(example.prompt, start=True))
-            return meter.scored([job.task.score(example, one.text) for one in group])
+            return meter.scored([task.score(example, one.text) for one in group])
 
     rollout.sample = meter.timed("generation", rollout.sample)
     meter.start()
-    _, log = job.method.fit(base, pool, job.seed, Run(tick=meter.step), task=job.task, start=begin, reward=reward)
+    _, log = job.method.fit(base, pool, job.seed, Run(tick=meter.step), task=task, start=begin, reward=reward)
     assert asked == prompts, "ours was asked other prompts"
     gap = max(row.get("sampling/sampling_logp_difference/mean", 0.0) for row in log.rows)
     assert gap < 0.05, f"what was drawn and what is trained differ by {gap} nats a token"
@@ -368,14 +374,14 @@ def trl(folder: Path, job, prompts: Sequence[list[int]], checkpointing: bool) ->
     """The trainer of `--engine trl`; it has to give prompts the tokens that ours gives them."""
     from transformers import TrainerCallback
 
-    from skillweave.learn.trl_engine import trainer
+    from skillweave.learn.trl_engine import scorer, trainer
 
     class Marks(TrainerCallback):
         def on_step_end(self, *args, **options):
             meter.step()
 
     meter, asked = Meter(), list[list[int]]()
-    one = trainer(folder, job, gradient_checkpointing=checkpointing)
+    one = trainer(folder, job, scorer(job, words()), gradient_checkpointing=checkpointing)
     one.add_callback(Marks())
     tokenize, score = one._tokenize_prompts, one._calculate_rewards
 

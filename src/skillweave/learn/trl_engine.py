@@ -3,7 +3,8 @@
 What is learned from, and how, stays ours: tokens, batches and prompts in our order, our start of the adapter, AdamW with our
 course of the rate, the task's own score as the reward. TRL samples, computes, and averages over the processes. A run has a
 folder: the base, the adapter to start from and the job go in, PEFT's adapter comes out. Its processes are of their own, since
-TRL seeds every generator that there is. Nothing is kept of a run that is stopped.
+TRL seeds every generator that there is; over a socket in the folder they ask this one what completions earn, so that any task
+will do, and tell how far they are. Nothing is kept of a run that is stopped.
 """
 
 import importlib.util
@@ -11,11 +12,13 @@ import json
 import os
 import pickle
 import resource
+import select
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +42,8 @@ if TYPE_CHECKING:
     from .sft import SFT
 
 ENGINES = ("own", "trl")
-_ROW = "row "
-"""What a line of the first process begins with when a row of its log follows."""
+Score = Callable[[Sequence[int], Sequence[str]], Sequence[float]]
+"""(which of the prompts, completions) -> what each completion earns, unitless."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Job:
     """What every process has to know."""
 
     method: Any
-    """A GRPO if there is a task, else an SFT."""
+    """An SFT, or a GRPO if prompts are asked."""
     seed: int
     end: int
     """The token that ends an answer."""
@@ -56,15 +59,13 @@ class Job:
     """SFT: (tokens, number of answer tokens), in order, batch after batch."""
     asked: tuple[Example, ...] = ()
     """GRPO: whose prompts are asked, in order."""
-    task: Task | None = None
-    """GRPO: who scores."""
     limit: int = 0
     """GRPO: the most tokens of a completion."""
 
     @property
     def rows(self) -> int:
         """Texts in a step."""
-        return self.method.batch * (self.method.group if self.task else 1)
+        return self.method.batch * (self.method.group if self.asked else 1)
 
 
 def wanted(engine: str) -> bool:
@@ -91,7 +92,8 @@ def grpo(
 ) -> tuple[LowRank, Log]:
     """Practise the prompts of `examples` from the weights of `start`; returns the new ones (fp32) and what happened."""
     say("the engine trl does not probe, and asks no other prompts in the place of groups that all earned the same")
-    skill, log = train(practice(method, base, examples, seed, task), base, start, run)
+    job = practice(method, base, examples, seed)
+    skill, log = train(job, base, start, run, scorer(job, task))
     if all(row.get("frac_reward_zero_std", 1.0) == 1.0 for row in log.rows):
         raise SkillweaveError(
             f"within every group of {task.name} all completions earned the same: there was nothing to learn.",
@@ -100,14 +102,22 @@ def grpo(
     return skill, log
 
 
-def practice(method: "GRPO", base: Base, examples: Sequence[Example], seed: int, task: Task) -> Job:
+def practice(method: "GRPO", base: Base, examples: Sequence[Example], seed: int) -> Job:
     """The job of a GRPO run: prompts in the order of `GRPO.fit` without refills."""
     prompts, count = Prompts(examples, seed), -(-method.steps // method.updates) * method.batch
     asked = tuple(prompts.at(place) for place in range(count))
-    return Job(method, seed, base.eos, asked=asked, task=task, limit=limit_of(base, examples, method.tokens))
+    return Job(method, seed, base.eos, asked=asked, limit=limit_of(base, examples, method.tokens))
 
 
-def train(job: Job, base: Base, start: LowRank, run: Run) -> tuple[LowRank, Log]:
+def scorer(job: Job, task: Task) -> Score:
+    """What completions of a GRPO job earn by the score of `task`."""
+    judge = Judge(task)
+    return lambda places, texts: [
+        judge(job.asked[place], [Sample((), (), said, True)])[0] for place, said in zip(places, texts, strict=True)
+    ]
+
+
+def train(job: Job, base: Base, start: LowRank, run: Run, score: Score | None = None) -> tuple[LowRank, Log]:
     """Do `job` from the weights of `start`, in processes of its own."""
     count, began, cpu = processes(), time.monotonic(), _cpu()
     if job.rows % count:
@@ -116,13 +126,13 @@ def train(job: Job, base: Base, start: LowRank, run: Run) -> tuple[LowRank, Log]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare(folder, job, base, start)
-        for row in _launch(folder, count):
+        for row in _launch(folder, count, score):
             journal.add(row)
             log.loss.append(row["loss"])
             run.tick(1, f"reward {row['reward']:.3f}" if "reward" in row else f"loss {row['loss']:.3f}")
         skill = load_adapter(folder / "skill")
     log.rows, log.tokens = journal.rows, int(journal.series("num_tokens")[-1])
-    log.samples = len(job.asked) * job.method.group if job.task else 0
+    log.samples = len(job.asked) * job.method.group if job.asked else 0
     log.drawn = round(sum(journal.series("completions/mean_length")) * job.rows)
     log.seconds, log.cpu_seconds = time.monotonic() - began, _cpu() - cpu
     return skill, log
@@ -140,24 +150,43 @@ def prepare(folder: Path, job: Job, base: Base, start: LowRank) -> None:
     (folder / "job").write_bytes(pickle.dumps(job))
 
 
-def _launch(folder: Path, count: int) -> Iterator[Row]:
-    """Run `count` processes on `folder`; the rows of the log as they come. SkillweaveError with the last words of one that fails."""
+def _launch(folder: Path, count: int, score: Score | None) -> Iterator[Row]:
+    """Run `count` processes on `folder`; the rows of their log as they come. SkillweaveError with what one that fails says."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
     command = [sys.executable, *several, "-m", __name__, str(folder)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with open(folder / "said", "w+") as said:
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=said, text=True) as child:
+    with socket.socket(socket.AF_UNIX) as server, open(folder / "said", "w+") as said:
+        server.bind(str(folder / "line"))
+        server.listen()
+        with subprocess.Popen(command, env=environment, stdout=said, stderr=said) as child:
             try:
-                assert child.stdout is not None
-                for line in child.stdout:
-                    if line.startswith(_ROW):
-                        yield json.loads(line.removeprefix(_ROW))
+                yield from _listen(child, server, score)
             finally:
                 child.terminate()
         if child.returncode:
             said.seek(0)
             words = [line.strip() for line in said if "Error" in line] or ["no message"]
             raise SkillweaveError(f"TRL ended with code {child.returncode}: {words[0][:300]}")
+
+
+def _listen(child: subprocess.Popen, server: socket.socket, score: Score | None) -> Iterator[Row]:
+    """Answer what the processes ask, a JSON value a line, until they are done; the rows that they tell."""
+    lines: dict[socket.socket, Any] = {}
+    while child.poll() is None:
+        for ready in select.select([server, *lines], [], [], 0.1)[0]:
+            if ready is server:
+                caller = server.accept()[0]
+                lines[caller] = caller.makefile("rw", encoding="utf-8")
+            elif words := lines[ready].readline():
+                asked = json.loads(words)
+                if "row" in asked:
+                    yield asked["row"]
+                answer = score(asked["places"], asked["texts"]) if score and "places" in asked else None
+                lines[ready].write(json.dumps(answer) + "\n")
+                lines[ready].flush()
+            else:
+                lines.pop(ready).close()
+                ready.close()
 
 
 def _cpu() -> float:
@@ -168,8 +197,8 @@ def _cpu() -> float:
 # What one process does.
 
 
-def trainer(folder: Path, job: Job, **changed: Any):
-    """The trainer of TRL for `job`, which lies in `folder`; `changed` are fields of its configuration."""
+def trainer(folder: Path, job: Job, score: Score | None = None, **changed: Any):
+    """The trainer of TRL for `job`, with the base and adapter of `folder`; `changed` are fields of its configuration."""
     from transformers import AutoTokenizer, PrinterCallback
 
     model, optimizers = _learner(folder, job)
@@ -188,7 +217,7 @@ def trainer(folder: Path, job: Job, **changed: Any):
         "save_strategy": "no",
         "seed": job.seed,
     }
-    one = (_grpo if job.task else _sft)(job, made, shared | changed)
+    one = _sft(job, made, shared | changed) if score is None else _grpo(job, made, shared | changed, score)
     one.remove_callback(PrinterCallback)
     return one
 
@@ -220,16 +249,14 @@ def _sft(job: Job, made: dict[str, Any], shared: dict[str, Any]):
     return SFTTrainer(args=SFTConfig(**config | shared), train_dataset=Dataset.from_dict(rows), **made)
 
 
-def _grpo(job: Job, made: dict[str, Any], shared: dict[str, Any]):
+def _grpo(job: Job, made: dict[str, Any], shared: dict[str, Any], score: Score):
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    assert job.task is not None
-    method, judge = job.method, Judge(job.task)
+    def earned(completions: Sequence[str], place: Sequence[int], **_: Any) -> Sequence[float]:
+        return score(place, completions)
 
-    def score(completions: Sequence[str], place: Sequence[int], **_: Any) -> list[float]:
-        return [judge(job.asked[i], [Sample((), (), text, True)])[0] for i, text in zip(place, completions, strict=True)]
-
+    method = job.method
     low, high = method.clip
     config = {
         "loss_type": "grpo" if method.loss == "gspo" else method.loss,
@@ -247,22 +274,31 @@ def _grpo(job: Job, made: dict[str, Any], shared: dict[str, Any]):
     }
     rows = {"prompt": [example.prompt for example in job.asked], "place": range(len(job.asked))}
     return GRPOTrainer(
-        args=GRPOConfig(**config | shared), train_dataset=Dataset.from_dict(rows), reward_funcs=[score], **made
+        args=GRPOConfig(**config | shared), train_dataset=Dataset.from_dict(rows), reward_funcs=[earned], **made
     )
 
 
 def work(folder: Path) -> None:
-    """Train; the first process prints its log as it goes and writes the adapter."""
+    """Train; the first process tells its log as it goes and writes the adapter."""
     from transformers import TrainerCallback
 
     class Told(TrainerCallback):
         def on_log(self, args, state, control, logs=None, **_):
             if state.is_world_process_zero and logs and "loss" in logs:
-                print(_ROW + json.dumps({"step": state.global_step} | logs), flush=True)
+                call({"row": {"step": state.global_step} | logs})
 
-    one = trainer(folder, pickle.loads((folder / "job").read_bytes()))
-    one.add_callback(Told())
-    one.train()
+    def call(what: Any) -> Any:
+        line.write(json.dumps(what) + "\n")
+        line.flush()
+        return json.loads(line.readline())
+
+    job: Job = pickle.loads((folder / "job").read_bytes())
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(folder / "line"))
+        line = caller.makefile("rw", encoding="utf-8")
+        one = trainer(folder, job, (lambda places, texts: call({"places": places, "texts": texts})) if job.asked else None)
+        one.add_callback(Told())
+        one.train()
     if one.is_world_process_zero():
         one.accelerator.unwrap_model(one.model).save_pretrained(folder / "skill", selected_adapters=["default"])
 
