@@ -2,9 +2,9 @@
 
     python benchmarks/grpo_parity.py FOLDER      a few seconds; writes FOLDER/parity.json; needs pip install 'skillweave[bench]'
 
-TRL's trainer makes one step on completions that it drew itself, with rewards that differ within every group. The log-probabilities
-that it holds for old, and those of the reference, are first moved at random, so that some ratios are cut and some are not. Ours
-computes from the same tokens, old probabilities and rewards. benchmarks/grpo_vs_trl.py runs this first.
+TRL's trainer makes one step on completions that it drew itself, with rewards that differ within every group. The old
+log-probabilities that it has, and those of the reference, are first moved at random, so that some ratios are cut and some are
+not. Ours computes from the same tokens, old probabilities and rewards. benchmarks/grpo_vs_trl.py runs this first.
 """
 
 import json
@@ -96,8 +96,10 @@ def step_of_trl(folder: Path, job: Job, task: Task) -> dict[str, Any]:
     class Kept(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, model=None, **options):
             named = {name.removeprefix(PREFIX): p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
-            ends = {".lora_A.default.weight": ".a", ".lora_B.default.weight": ".b"}
-            seen["gradient"] = {n.removesuffix(e) + side: g for n, g in named.items() for e, side in ends.items() if n.endswith(e)}
+            ours = {
+                name: name.replace(".lora_A.default.weight", ".a").replace(".lora_B.default.weight", ".b") for name in named
+            }
+            seen["gradient"] = {ours[name]: grad for name, grad in named.items()}
 
     seen: dict[str, Any] = {}
     draw = torch.Generator().manual_seed(SEED)

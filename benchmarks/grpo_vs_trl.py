@@ -2,11 +2,12 @@
 
     python benchmarks/grpo_vs_trl.py         about 15 minutes on one idle core; needs pip install 'skillweave[bench]'
 
-First the losses (grpo_parity.py): for each, TRL's advantages, loss and gradient against ours on the same tokens. Then the runs, on a base of 3 M parameters that has half
-learned to sort letters and on Gemma 3 270M after a short SFT. Each run has a process of its own, so that its peak memory is
-its own; a round is a seed and runs every side once, in an order that turns; ratios are taken within a round, and their median is
-reported. TRL is run as `--engine trl` runs it: as it comes and without gradient checkpointing, and the faster of the two is the
-peer. Ours asks no other prompts in the place of level groups here, since TRL does not, and does not probe.
+First the losses (grpo_parity.py): for each, TRL's advantages, loss and gradient against ours on the same tokens. Then runs on a
+base of 3 M parameters that has half learned to sort letters, and on Gemma 3 270M after a short SFT. Each has a process of its
+own, so that its peak memory is its own. A round is a seed and runs every side once, in an order that turns; ratios are taken
+within a round, and their median is reported. TRL is run as `--engine trl` runs it, as it comes and without gradient
+checkpointing, and the faster of the two is the peer. Ours asks no other prompts in the place of level groups here, since TRL
+does not, and does not probe.
 """
 
 import importlib.util
@@ -38,6 +39,7 @@ class Size:
     """A model, and how it practises."""
 
     words: str
+    dtype: str
     goal: float
     """How many times as fast as TRL a step has to be."""
     batch: int
@@ -50,10 +52,10 @@ class Size:
 
 
 SIZES = {
-    "3 M": Size("a base from scratch of 3.1 M parameters", 3.0, batch=8, tokens=12, lr=1e-3, taught=250),
-    "Gemma": Size("Gemma 3 270M in bf16", 5.0, batch=4, tokens=16, lr=3e-4, taught=16),
+    "3 M": Size("a base from scratch of 3.1 M parameters", "fp32", 3.0, batch=8, tokens=12, lr=1e-3, taught=250),
+    "Gemma": Size("Gemma 3 270M", "bf16", 5.0, batch=4, tokens=16, lr=3e-4, taught=16),
 }
-PEERS = {"trl": "TRL GRPOTrainer as it comes (gradient checkpointing)", "trl-plain": "the same with gradient_checkpointing=False"}
+PEERS = {"trl": "TRL GRPOTrainer as it comes (gradient checkpointing)", "trl-plain": "TRL GRPOTrainer without it"}
 SIDES = {"ours": "skillweave", **PEERS}
 GROUP, LOSS, POOL, WARMUP, SEED = 8, "dapo", 400, 1, 0
 CLOSE = 1e-3
@@ -204,7 +206,7 @@ def rewards(size: str, rounds: Sequence[Mapping], peer: str) -> list[dict]:
     for name, part in (("first", slice(0, half)), ("last", slice(half, None))):
         ours, theirs = ([mean(r[side]["reward"][part]) for r in rounds] for side in ("ours", peer))
         gap = student([a - b for a, b in zip(ours, theirs, strict=True)])
-        row = {"job": f"{size}: reward, {name} half of the steps", "ours": mean(ours), "peer": mean(theirs), "unit": "of 1, difference"}
+        row = {"job": f"{size}: reward, {name} half", "ours": mean(ours), "peer": mean(theirs), "unit": "of 1; ours - peer"}
         row["ratio"] = {"mean": gap.value, "low": gap.low, "high": gap.high, "n": gap.n}
         rows.append(row | {"goal": "holds 0", "met": gap.low <= 0 <= gap.high})
     return rows
@@ -305,8 +307,8 @@ def side(name: str, folder: Path, size: str = "", steps: int = 0, number: int = 
         found = start(folder, size, steps, number)
     else:
         pool, jobs, prompts = pickle.loads((folder / "jobs").read_bytes())
-        one, asked = jobs[number], prompts[number]
-        found = ours(folder, one, asked, pool) if name == "ours" else trl(folder, one, asked, checkpointing=name == "trl")
+        about = folder, jobs[number], prompts[number]
+        found = ours(*about, pool, SIZES[size].dtype) if name == "ours" else trl(*about, checkpointing=name == "trl")
         assert len(found["reward"]) == steps, f"{name} made {len(found['reward'])} of {steps} steps"
     (folder / f"{name}.json").write_text(json.dumps(found))
 
@@ -327,16 +329,15 @@ def start(folder: Path, size: str, steps: int, rounds: int) -> dict:
     from skillweave.learn.sft import SFT
     from skillweave.learn.trl_engine import practice, prepare
 
-    tiny, about = size == "3 M", SIZES[size]
-    task = words()
+    about, task = SIZES[size], words()
     method = GRPO(steps, about.batch, GROUP, loss=LOSS, lr=about.lr, tokens=about.tokens, refills=0, probe=0)
     taught = task.take(about.taught * 32, "train")
-    if tiny:
+    if size == "3 M":
         bare = TinyBase(256, SEED, "\nabcdefgh :sort", layers=4)
         base, _ = pretrain(bare, taught, steps=about.taught, batch=32, lr=2e-3, seed=SEED, bf16=True)
         begin = LowRank.fresh(base, method.rank, method.scale, SEED)
     else:
-        base = load_base(dtype="bf16")
+        base = load_base(dtype=about.dtype)
         begin, _ = SFT(about.taught, 16).fit(base, taught, SEED)
     pool = task.take(POOL, "train", about.taught * 32)
     jobs = [practice(method, base, pool, seed) for seed in range(rounds)]
@@ -346,7 +347,7 @@ def start(folder: Path, size: str, steps: int, rounds: int) -> dict:
     return {}
 
 
-def ours(folder: Path, job, prompts: Sequence[list[int]], pool: Sequence) -> dict:
+def ours(folder: Path, job, prompts: Sequence[list[int]], pool: Sequence, dtype: str) -> dict:
     """`GRPO.fit` as anyone calls it."""
     from skillweave.base import load_base
     from skillweave.learn import rollout
@@ -354,7 +355,7 @@ def ours(folder: Path, job, prompts: Sequence[list[int]], pool: Sequence) -> dic
     from skillweave.peft_format import load_adapter
 
     meter, asked, task = Meter(), list[list[int]](), words()
-    base, begin = load_base(str(folder / "base")), load_adapter(folder / "start")
+    base, begin = load_base(str(folder / "base"), dtype), load_adapter(folder / "start")
 
     def reward(example, group):
         with meter.part("scoring"):

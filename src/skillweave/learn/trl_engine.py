@@ -7,7 +7,6 @@ TRL seeds every generator that there is; over a socket in the folder they ask th
 will do, and tell how far they are. Nothing is kept of a run that is stopped.
 """
 
-import importlib.util
 import json
 import os
 import pickle
@@ -20,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,7 @@ def wanted(engine: str) -> bool:
     """Whether TRL is what was asked for. Raises BadOption, MissingExtra."""
     if engine not in ENGINES:
         raise BadOption(f"engine is `{engine}`, but can only be {' or '.join(ENGINES)}.")
-    if engine == "trl" and any(importlib.util.find_spec(package) is None for package in ("trl", "peft")):
+    if engine == "trl" and any(find_spec(package) is None for package in ("trl", "peft")):
         raise MissingExtra("the engine trl", "skillweave[trl]")
     return engine == "trl"
 
@@ -273,9 +273,7 @@ def _grpo(job: Job, made: dict[str, Any], shared: dict[str, Any], score: Score):
         "shuffle_dataset": False,
     }
     rows = {"prompt": [example.prompt for example in job.asked], "place": range(len(job.asked))}
-    return GRPOTrainer(
-        args=GRPOConfig(**config | shared), train_dataset=Dataset.from_dict(rows), reward_funcs=[earned], **made
-    )
+    return GRPOTrainer(args=GRPOConfig(**config | shared), train_dataset=Dataset.from_dict(rows), reward_funcs=[earned], **made)
 
 
 def work(folder: Path) -> None:
