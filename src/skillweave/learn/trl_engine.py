@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -172,21 +173,21 @@ def _launch(folder: Path, count: int, score: Score | None) -> Iterator[Row]:
 def _listen(child: subprocess.Popen, server: socket.socket, score: Score | None) -> Iterator[Row]:
     """Answer what the processes ask, a JSON value a line, until they are done; the rows that they tell."""
     lines: dict[socket.socket, Any] = {}
-    while child.poll() is None:
-        for ready in select.select([server, *lines], [], [], 0.1)[0]:
-            if ready is server:
-                caller = server.accept()[0]
-                lines[caller] = caller.makefile("rw", encoding="utf-8")
-            elif words := lines[ready].readline():
-                asked = json.loads(words)
-                if "row" in asked:
-                    yield asked["row"]
-                answer = score(asked["places"], asked["texts"]) if score and "places" in asked else None
-                lines[ready].write(json.dumps(answer) + "\n")
-                lines[ready].flush()
-            else:
-                lines.pop(ready).close()
-                ready.close()
+    with ExitStack() as opened:
+        while child.poll() is None:
+            for ready in select.select([server, *lines], [], [], 0.1)[0]:
+                if ready is server:
+                    caller = opened.enter_context(server.accept()[0])
+                    lines[caller] = opened.enter_context(caller.makefile("rw", encoding="utf-8"))
+                elif words := lines[ready].readline():
+                    asked = json.loads(words)
+                    if "row" in asked:
+                        yield asked["row"]
+                    answer = score(asked["places"], asked["texts"]) if score and "places" in asked else None
+                    lines[ready].write(json.dumps(answer) + "\n")
+                    lines[ready].flush()
+                else:  # that process is done
+                    del lines[ready]
 
 
 def _cpu() -> float:
@@ -234,7 +235,7 @@ def _learner(folder: Path, job: Job):
         [p for p in model.parameters() if p.requires_grad], lr=job.method.lr, betas=BETAS, weight_decay=0.0
     )
     plan = Plan(job.method.steps)
-    return model, (adam, torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate(min(step, plan.steps - 1), plan)))
+    return model, (adam, torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate(step, plan)))
 
 
 def _sft(job: Job, made: dict[str, Any], shared: dict[str, Any]):
