@@ -1,6 +1,6 @@
 """Our GRPO against TRL's GRPOTrainer: the same model, task, start, prompts, group and steps, in turn on one thread each.
 
-    python benchmarks/grpo_vs_trl.py         about 15 minutes on one idle core; needs pip install 'skillweave[bench]'
+    python benchmarks/grpo_vs_trl.py         about 19 minutes on one idle core; needs pip install 'skillweave[bench]'
 
 First the losses (grpo_parity.py): for each, TRL's advantages, loss and gradient against ours on the same tokens. Then runs on a
 base of 3 M parameters that has half learned to sort letters, and on Gemma 3 270M after a short SFT. Each has a process of its
@@ -53,7 +53,7 @@ class Size:
 
 SIZES = {
     "3 M": Size("a base from scratch of 3.1 M parameters", "fp32", 3.0, batch=8, tokens=12, lr=1e-3, taught=250),
-    "Gemma": Size("Gemma 3 270M", "bf16", 5.0, batch=4, tokens=16, lr=3e-4, taught=16),
+    "Gemma": Size("Gemma 3 270M", "bf16", 5.0, batch=2, tokens=16, lr=3e-4, taught=16),
 }
 PEERS = {"trl": "TRL GRPOTrainer as it comes (gradient checkpointing)", "trl-plain": "TRL GRPOTrainer without it"}
 SIDES = {"ours": "skillweave", **PEERS}
@@ -68,7 +68,7 @@ app = App(name="grpo_vs_trl", help="Our GRPO against TRL's GRPOTrainer.", help_f
 
 
 @app.default
-def compare(*, steps: int = 20, gemma_steps: int = 4, rounds: int = 3, out: Path = Path("results/grpo_vs_trl.json")) -> None:
+def compare(*, steps: int = 16, gemma_steps: int = 4, rounds: int = 3, out: Path = Path("results/grpo_vs_trl.json")) -> None:
     """Measure every side in turn and write the result.
 
     Args:
