@@ -24,6 +24,7 @@ from .grpo_loss import CLIPS
 from .loop import Group, Log, Plan, Run, train
 from .rollout import Judge, Prompts, Reward, Writer, limit_of
 from .templates import Template
+from .trl_engine import grpo, wanted
 from .turns import Executor, Turns
 
 
@@ -66,6 +67,8 @@ class GRPO:
     """How many times other prompts are asked in the place of groups that all earned the same."""
     probe: int = 32
     """Prompts on which it is measured first how often one of `group` completions is right; 0 for none."""
+    engine: str = "own"
+    """What samples and trains: `own`, or `trl` for several GPUs."""
 
     def fit(
         self,
@@ -94,6 +97,10 @@ class GRPO:
         skill = start.learner() if start is not None else LowRank.fresh(base, self.rank, self.scale, seed)
         bank = SkillBank(base, {"new": skill})
         bank.check_head()
+        if wanted(self.engine):
+            if reward or templates or prompts or executor or turns or watch is not unwatched:
+                raise BadOption("the engine trl practises prompts by the score of their task only.", "leave out the engine")
+            return grpo(self, base, examples, seed, run, task, skill)
         began = SkillBank(base, {"start": start.detach()}) if start is not None else None
         limit = limit_of(base, examples, self.tokens)
         how: dict[str, Any] = {"templates": templates, "executor": executor, "turns": turns}
