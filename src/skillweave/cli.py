@@ -88,6 +88,7 @@ def learn(
     source: Source = Source(),
     base: str | None = None,
     method: str = "sft",
+    engine: Annotated[str | None, Parameter(show_default=False)] = None,
     start: Annotated[str | None, Parameter(name="--from", metavar="SKILL", show_default=False)] = None,
     description: str = "",
     replace: bool = False,
@@ -106,6 +107,8 @@ def learn(
         The model to teach: a name, a local folder, or a name on the Hugging Face hub; gemma-3-270m if not given.
     method
         How to teach it.
+    engine
+        What trains: own if not given, or trl for several GPUs (sft and grpo; pip install 'skillweave[trl]').
     start
         A skill to go on from, on its base; for the methods that practise (rejection, selftrain, grpo).
     description
@@ -118,7 +121,8 @@ def learn(
     from . import verbs
 
     where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
-    how: dict[str, Any] = {"base": base, "method": method, "start": start, "options": knobs.options()}
+    options = knobs.options() | ({"engine": engine} if engine else {})
+    how: dict[str, Any] = {"base": base, "method": method, "start": start, "options": options}
     how |= {"replace": replace, "fresh": fresh}
     return common.show(verbs.learn(name, **where, **how, description=description, **vars(gate)))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..composition import Active
 from ..errors import SkillweaveError
 from ..progress import say
-from .attempts import Attempts, completions
+from .attempts import Attempts, Watch, completions, unwatched
 from .batches import Batch
 from .collapse import fallen
 from .grpo_loss import Terms, advantages, k3, terms, weights
@@ -27,8 +27,17 @@ if TYPE_CHECKING:
 class Course(Attempts):
     """What a run remembers (`loop.Memory`): the completions that it learns from now, and what all attempts remember."""
 
-    def __init__(self, method: "GRPO", plan: Plan, writer: Writer, reference: Active, prompts: Prompts, run: Run):
-        super().__init__(writer, prompts, run)
+    def __init__(
+        self,
+        method: "GRPO",
+        plan: Plan,
+        writer: Writer,
+        reference: Active,
+        prompts: Prompts,
+        run: Run,
+        watch: Watch = unwatched,
+    ):
+        super().__init__(writer, prompts, run, watch)
         self.method, self.plan, self.reference = method, plan, reference
         self.note = ""
         self.kept: list[Rollout] = []
@@ -158,6 +167,7 @@ class Course(Attempts):
             sums["clip_ratio/low_min"] = abs(sums["clip_ratio/low_min"])  # kept as the largest of negatives
         row = {"step": self._step + 1, "loss": 0.0, **sums, "learning_rate": self.method.lr * rate(self._step, self.plan)}
         row |= self.facts | self.counts() | {"step_time": time.monotonic() - self._began}
+        row |= self.watch(self._step + 1, self.writer.use)
         self.journal.add(row)
         self.note = f"reward {self.facts['reward']:.3f} · entropy {self.facts['entropy']:.2f}"
         self._warn()
