@@ -348,7 +348,9 @@ def test_tasks_are_listed_and_shown(cli):
     by_name = {task["name"]: task for task in listed}
     assert all(task["audit"]["truth"] == 1 and task["audit"]["fault"] == "" for task in listed)
     assert (by_name["country"]["sizes"]["test"], by_name["chain"]["depths"], by_name["key-sums"]["depths"]) == (58, [2], [2])
-    rows = cli("tasks", "-n", "4").out.splitlines()
+    said = cli("tasks", "-n", "4")
+    rows = said.out.splitlines()
+    assert "city-facts and element-facts need skillweave[facts]; skillweave tasks --gym lists" in said.err
     assert rows[0].split() == ["task", "size", "depth", "guess", "audit", "description"] and len(rows) == len(TASKS) + 1
     _, size, depth, guess, audit, *_ = next(row for row in rows if row.startswith("functions-small")).split()
     assert (size, depth, audit) == ("∞", "1-2", "sound") and 0 <= float(guess) <= 0.25

@@ -198,7 +198,6 @@ def test_the_list_has_the_audit_of_each(package, cli, monkeypatch):
         ("gym-gcd", "", 10),
     ]
     assert "gym-count-bits can come behind another" in cli("tasks", "--gym", "-n", "10").err
-    assert "skillweave tasks --gym" in cli("tasks", "-n", "4").err
 
 
 def test_without_the_package_one_sentence_names_the_extra(monkeypatch, cli):

@@ -9,7 +9,7 @@ import pytest
 
 from skillweave.errors import MissingExtra
 from skillweave.task import SPLITS, check_task
-from skillweave.tasks import EXTRA, TASKS, facts, load_task
+from skillweave.tasks import EXTRA, facts, load_task
 from skillweave.tasks.facts import BLOCK, cities, elements
 from skillweave.tasks.knowledge import Questions
 from skillweave.tasks.records import package
@@ -116,10 +116,6 @@ def test_without_the_package_one_sentence_names_the_extra(monkeypatch, cli, name
         load_task(name)
     said = cli("tasks", "show", name)
     assert said.code == 1 and "skillweave[facts]" in said.err and "Traceback" not in said.err
-
-
-def test_the_list_says_that_there_are_more(cli):
-    assert not set(EXTRA) & set(TASKS) and "city-facts and element-facts need skillweave[facts]" in cli("tasks", "-n", "4").err
 
 
 def test_both_were_audited():
