@@ -345,7 +345,7 @@ def p05() -> str:
         Panel("right attempts while practising", "share of the samples", tuple(map(earned, ways)), marks=marks),
         Panel("held-out functions, right", "depth", tuple(map(held, (*ways, "start"))), marks={1: "1", 2: "2", 3: "3"}),
     ]
-    return svg("Paper 5 at small scale: what practice earns, and how deep functions are nested that were never practised", panels)
+    return svg("Paper 5 at small scale: what practice earns, and how deep functions nest that were never practised", panels)
 
 
 PICTURES: dict[str, Callable[[], str]] = {

@@ -53,9 +53,9 @@ def test_texts_nest_only_the_syntax_family():
     other = {NAMES[name] for name in SYNTAX} | set(MORE)
     twelve = {NAMES[name] for name in EQUAL}
     assert not other & twelve and len(found) == 600
-    nested = [text for text in found if text.prompt.count("(") > 1]
-    single = [text for text in found if text.prompt.count("(") == 1 and text.prompt[0] in twelve]
     lines = [text for text in found if not text.prompt]
+    nested = [text for text in found if text not in lines and text.prompt.count("(") > 1]
+    single = [text for text in found if text not in lines and text.prompt[0] in twelve]
     assert len(nested) > 90 and len(single) > 140 and len(lines) > 200
     for text in nested:
         names = [part[-1] for part in text.prompt.split("(")[:-1]]
