@@ -87,13 +87,13 @@ def test_arms_draw_as_many_samples(effort):
     rl, tuning = arms["RL, depth 2"][1], arms["rejection, depth 2"][1]
     assert rl == arms["RL, depth 1"][1] and rl.steps == tuning.steps and not rl.refills and not rl.probe
     assert rl.steps * rl.batch * rl.group == tuning.rounds * tuning.prompts * tuning.samples
-    assert [depth for depth, _ in arms.values()] == [1, 2, 2, 2]
+    assert [depth for depth, _ in arms.values()] == [1, 2, (1, 2), 2, 2]
 
 
 def test_a_seed_gives_every_arm_and_repeats_itself():
     ticks = []
     found = paper.seed(TINY, 0, lambda n, note: ticks.append(note))
-    assert len(ticks) == TINY.ticks == 5 and list(found) == ["start", *TINY.arms()]
+    assert len(ticks) == TINY.ticks == 6 and list(found) == ["start", *TINY.arms()]
     for arm in found.values():
         shares = [arm[f"{half} {depth}"] for half in ("practised", "held-out") for depth in (1, 2, 3)]
         assert all(0 <= share <= 1 for share in shares) and len(shares) == 6

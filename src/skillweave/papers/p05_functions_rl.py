@@ -74,10 +74,10 @@ class Effort:
     """Test calls of each depth and half."""
     shares: tuple[float, float, float] = (0.57, 0.05, 0.38)
     """Of lines, single calls and the syntax family among the texts."""
-    ticks: int = 5
+    ticks: int = 6
 
-    def arms(self) -> dict[str, tuple[int, Method]]:
-        """How deep each arm nests the practised half, and how it learns."""
+    def arms(self) -> dict[str, tuple[int | tuple[int, ...], Method]]:
+        """How deep each arm nests the practised half, and how it learns; the one on both depths decides nothing."""
         rl = GRPO(self.steps, self.batch, self.group, lr=1e-3, rank=16, refills=0, probe=0, tokens=TOKENS)
         tuning = Rejection(
             steps=self.steps, batch=64, rounds=5, prompts=self.steps * self.batch // 5, samples=self.group, keep=0, lr=1e-3,
@@ -86,6 +86,7 @@ class Effort:
         return {
             "RL, depth 1": (1, rl),
             "RL, depth 2": (2, rl),
+            "RL, depths 1 and 2": ((1, 2), rl),
             "rejection, depth 2": (2, tuning),
             "control: shown depth 2": (2, SFT(self.steps, 64, 1e-3, 16)),
         }
@@ -149,12 +150,13 @@ def practised(base: Base, task: FunctionChain, method: Method, effort: Effort, s
 
 
 def measured(use: Active, effort: Effort, seed: int) -> dict[str, float | list[float]]:
-    """Share of test calls with the right value, by half and depth."""
+    """Share of test calls with the right value, by half and depth; and of three lines where held-out functions want three."""
     halves = {"practised": "seen", "held-out": "unseen"}
     tasks = {f"{name} {depth}": chain(seed, depth, half) for name, half in halves.items() for depth in (1, 2, 3)}
     calls = [call for task in tasks.values() for call in task.take(effort.test, "test")]
-    right = evaluate(use, chain(seed, 1), calls, batch=256).exact  # every task on words scores alike
-    return {name: fmean(right[k * effort.test : (k + 1) * effort.test]) for k, name in enumerate(tasks)}
+    said = evaluate(use, chain(seed, 1), calls, batch=256)  # every task on words scores alike
+    found = {name: fmean(said.exact[k * effort.test : (k + 1) * effort.test]) for k, name in enumerate(tasks)}
+    return found | {"three lines": fmean(answer.count("\n") == 2 for answer in said.answers[-effort.test :])}
 
 
 def judge(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
