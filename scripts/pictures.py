@@ -7,7 +7,7 @@ same on a light page and on a dark one, curves differ in dash as well as in colo
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import pages
@@ -337,13 +337,17 @@ def p05() -> str:
 
     def held(arm: str) -> Curve:
         found = [(float(depth), arms[arm][f"held-out {depth}"]) for depth in (1, 2, 3)]
-        return Curve(arm.removeprefix("control: "), tuple((x, v["mean"], v["low"], v["high"]) for x, v in found))
+        return Curve(arm, tuple((x, v["mean"], v["low"], v["high"]) for x, v in found))
 
-    ways = ("RL, depth 2", "rejection, depth 2", "RL, depth 1")
-    marks = {k / 10: f"{10 * k} %" if k % 2 == 0 else "" for k in range(1, 11)}
+    def short(curve: Curve) -> Curve:
+        return replace(curve, name=curve.name.replace("depths 1 and 2", "1 and 2"))
+
+    ways = ("RL, depth 2", "rejection, depth 2", "RL, depths 1 and 2", "RL, depth 1")
+    tenths = {k / 10: f"{10 * k} %" if k % 2 == 0 else "" for k in range(1, 11)}
+    practice, nesting = (tuple(short(curve(way)) for way in ways) for curve in (earned, held))
     panels = [
-        Panel("right attempts while practising", "share of the samples", tuple(map(earned, ways)), marks=marks),
-        Panel("held-out functions, right", "depth", tuple(map(held, (*ways, "start"))), marks={1: "1", 2: "2", 3: "3"}),
+        Panel("right attempts while practising", "share of the samples", practice, marks=tenths),
+        Panel("held-out functions, right", "depth", nesting, marks={1: "1", 2: "2", 3: "3"}),
     ]
     return svg("Paper 5 at small scale: what practice earns, and how deep functions nest that were never practised", panels)
 
