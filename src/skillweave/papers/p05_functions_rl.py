@@ -92,7 +92,7 @@ class Effort:
         }
 
 
-EFFORTS = {"quick": Effort(1, pretraining=1300, steps=40, test=100), "paper": Effort(3)}
+EFFORTS = {"quick": Effort(1, pretraining=1200, steps=20, test=60), "paper": Effort(3)}
 
 
 def seed(effort: Effort, seed: int, tick) -> Arms:
