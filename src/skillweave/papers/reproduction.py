@@ -97,7 +97,7 @@ def reproduce(
             values={
                 "criterion": report.criterion,
                 "limits": report.limits,
-                "arms": {name: {metric: _shown(e) for metric, e in arm.items()} for name, arm in report.arms.items()},
+                "arms": {name: {metric: shown(e) for metric, e in arm.items()} for name, arm in report.arms.items()},
                 "runs": runs,
             },
         )
@@ -124,5 +124,6 @@ def summary(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict
     return {arm: {m: student([run[arm][m] for run in runs]) for m in found} for arm, found in numbers.items() if found}
 
 
-def _shown(estimate: Estimate) -> dict[str, float]:
+def shown(estimate: Estimate) -> dict[str, float]:
+    """As a result file has it."""
     return {"mean": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
