@@ -92,6 +92,7 @@ def learn(
     start: Annotated[str | None, Parameter(name="--from", metavar="SKILL", show_default=False)] = None,
     description: str = "",
     replace: bool = False,
+    fresh: bool = False,
     gate: Gate = Gate(),
     knobs: Knobs = Knobs(),
     common: Common = Common(),
@@ -114,12 +115,15 @@ def learn(
         What the skill does, in a sentence.
     replace
         Replace a skill of that name.
+    fresh
+        Begin anew, and forget what an interrupted run of that name has done.
     """
     from . import verbs
 
     where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
     options = knobs.options() | ({"engine": engine} if engine else {})
-    how: dict[str, Any] = {"base": base, "method": method, "start": start, "options": options, "replace": replace}
+    how: dict[str, Any] = {"base": base, "method": method, "start": start, "options": options}
+    how |= {"replace": replace, "fresh": fresh}
     return common.show(verbs.learn(name, **where, **how, description=description, **vars(gate)))
 
 

@@ -71,7 +71,7 @@ def test_what_trl_cannot_is_refused(present, picker, pick):
     examples = pick.take(3, "train")
     with pytest.raises(BadOption, match="does not precondition"):
         SFT(steps=1, engine="trl", precondition=True).fit(picker, examples, 0)
-    with pytest.raises(BadOption, match="takes no reward, templates or order of prompts"):
+    with pytest.raises(BadOption, match="practises prompts by the score of their task only"):
         GRPO(steps=1, engine="trl").fit(picker, examples, 0, task=pick, prompts=Prompts(examples, 0))
 
 

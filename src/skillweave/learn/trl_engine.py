@@ -236,7 +236,7 @@ def _learner(folder: Path, job: Job):
     adam = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=job.method.lr, betas=BETAS, weight_decay=0.0
     )
-    plan = Plan(job.method.steps)
+    plan = Plan(job.method.steps, steady=getattr(job.method, "steady", False))
     return model, (adam, torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate(step, plan)))
 
 
