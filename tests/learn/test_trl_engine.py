@@ -7,12 +7,13 @@ import sys
 import pytest
 import torch
 
+from skillweave.delta import LowRank
 from skillweave.errors import BadOption, MissingExtra, SkillweaveError
 from skillweave.learn import trl_engine
 from skillweave.learn.grpo import GRPO
 from skillweave.learn.rollout import Prompts
 from skillweave.learn.sft import SFT
-from skillweave.learn.trl_engine import Job, practice, scorer
+from skillweave.learn.trl_engine import Job, practice, prepare, scorer
 from skillweave.library import Library
 
 CHILD = """
@@ -109,6 +110,19 @@ def test_a_verifier_that_fails_scores_nothing_and_trl_hears_a_number(picker, pic
 
     job = practice(GRPO(steps=1, batch=2), picker, pick.take(2, "train"), 0)
     assert json.dumps(scorer(job, Broken())([0], ["b"])) == "[0.0]"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # PEFT's own
+def test_the_head_gets_positions_that_lie_together(picker, pick, tmp_path):
+    """Else frozen weights are copied once a row, where `generate` asks for the last position only."""
+    pytest.importorskip("peft")
+    job, seen = practice(GRPO(steps=1, batch=2), picker, pick.take(2, "train"), 0), []
+    prepare(tmp_path, job, picker, LowRank.fresh(picker, 2, 1.0, 0))
+    model, _ = trl_engine._learner(tmp_path, job)
+    model.get_output_embeddings().register_forward_hook(lambda head, inputs, out: seen.append(inputs[0].is_contiguous()))
+    with torch.no_grad():
+        model(input_ids=torch.ones(3, 5, dtype=torch.long), logits_to_keep=1)
+    assert seen == [True] and not model.get_output_embeddings().weight.requires_grad
 
 
 @pytest.mark.parametrize("count", [1, 2])
