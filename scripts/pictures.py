@@ -317,6 +317,45 @@ def p49() -> str:
     )
 
 
+def along(runs: Sequence[Mapping], arm: str, metric: str, every: float = 1.0) -> Curve:
+    """The curve that each run of a result keeps as a list, over the seeds; `every` is how far apart its points are."""
+    lists = [run[arm][metric] for run in runs]
+    means = [student(values) for values in zip(*lists, strict=True)]
+    return Curve(arm, tuple((i * every, e.value, e.low, e.high) for i, e in enumerate(means)))
+
+
+def numbered(title: str, across: str, curves: Sequence[Curve], top: float = 1.0) -> Panel:
+    """A panel whose x are counts, every second one said."""
+    places = sorted({x for curve in curves for x, *_ in curve.points})
+    marks = {x: f"{x:.0f}" if i % 2 == 0 else "" for i, x in enumerate(places)}
+    return Panel(title, across, tuple(curves), marks=marks, top=top)
+
+
+def p23() -> str:
+    """Right answers along the rounds of each arm, and the temperatures that B-STaR chose."""
+    runs = pages.read(pages.RESULTS / "p23.json")["values"]["runs"]
+    arms = ("online RFT", "fixed", "B-STaR")
+    left = numbered("right answers, greedy", "rounds done", [along(runs, arm, "curve") for arm in arms])
+    right = numbered("temperature of the next round", "rounds done", [along(runs, arm, "temperature") for arm in arms], top=1.5)
+    return svg("Right answers and temperatures by round of three ways to train on one's own answers", [left, right])
+
+
+def p39() -> str:
+    """Held-out accuracy along GRPO in each single way of asking, with a divergence, and in ways that are drawn."""
+    result = pages.read(pages.RESULTS / "p39.json")["values"]["runs"]
+    every = result[0]["mixture"]["every"]
+    singles, others = ("plain", "reversed", "scratchpad", "tagged"), ("plain", "plain + KL", "mixture")
+    panels = [
+        numbered(title, "GRPO steps", [along(result, arm, metric, every) for arm in arms], top)
+        for title, arms, metric, top in (
+            ("asked plainly: single ways", singles, "curve", 1.0),
+            ("asked plainly: the others", others, "curve", 1.0),
+            ("entropy, nats a token", others, "nats", 1.0),
+        )
+    ]
+    return svg("Held-out accuracy and entropy of a small model along GRPO, by how its problems were asked", panels)
+
+
 def p05() -> str:
     """What attempts earn while each arm practises, and how deep it nests the functions that it never nested."""
     result = pages.read(pages.RESULTS / "p05.json")["values"]
@@ -355,8 +394,10 @@ def p05() -> str:
 PICTURES: dict[str, Callable[[], str]] = {
     "papers/1.svg": p01,
     "papers/5.svg": p05,
+    "papers/23.svg": p23,
     "papers/31.svg": p31,
     "papers/32.svg": p32,
+    "papers/39.svg": p39,
     "papers/40.svg": p40,
     "papers/42.svg": p42,
     "papers/44.svg": p44,

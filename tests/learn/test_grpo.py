@@ -132,6 +132,16 @@ def test_a_difference_however_small_keeps_a_group(picker, pick):
     assert len(run.kept) == 3
 
 
+def test_who_watches_adds_to_each_row_and_changes_nothing(practise):
+    skill, log = practise(watch=lambda step, use: {"seen": step} if step % 2 == 0 else {})
+    assert [row.get("seen") for row in log.rows] == [None, None, 2, None, 4] and same(skill, practise()[0])
+
+
+def test_a_steady_rate_stays(practise):
+    rates = [row["learning_rate"] for row in practise(replace(QUICK, steady=True))[1].rows if row["step"]]
+    assert rates == [QUICK.lr] * 4 and practise()[1].rows[-1]["learning_rate"] < QUICK.lr
+
+
 def test_an_idle_step_changes_nothing(practise):
     """Nothing to prefer from the second step on: the weights are those of the first."""
     calls = []

@@ -69,6 +69,13 @@ def test_the_same_seed_gives_the_same_skill(practise, method):
 
 
 @METHODS
+def test_who_watches_adds_to_each_round_and_changes_nothing(practise, method):
+    seen = []
+    skill, log = practise(method, watch=lambda step, use: seen.append(step) or {"seen": use.bank is not None})
+    assert seen == [0, 2, 4] and [row["seen"] for row in log.rows] == [True] * 3 and same(skill, practise(method)[0])
+
+
+@METHODS
 def test_a_stopped_run_ends_in_the_same_bits(practise, stopped, tmp_path, method):
     """It is stopped in the third step, in the middle of the second round, and again has what that round kept."""
     skill, log = practise(method)

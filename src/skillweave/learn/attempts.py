@@ -1,18 +1,27 @@
 """What every run that learns from its own completions remembers and tells, whatever it makes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..composition import Active
 from .journal import Journal, Row
 from .loop import Log, Run
 from .rollout import Prompts, Rollout, Writer
+
+Watch = Callable[[int, Active], Row]
+"""(steps done, the model as it is) -> what the journal says beside: a held-out score now and then, say."""
+
+
+def unwatched(steps: int, use: Active) -> Row:
+    """Nothing."""
+    return {}
 
 
 class Attempts:
     """Who writes, what is asked, and the rows of the journal: what a `loop.Memory` of such a run has in any case."""
 
-    def __init__(self, writer: Writer, prompts: Prompts, run: Run):
-        self.writer, self.prompts, self.journal = writer, prompts, Journal(run.journal)
+    def __init__(self, writer: Writer, prompts: Prompts, run: Run, watch: Watch = unwatched):
+        self.writer, self.prompts, self.journal, self.watch = writer, prompts, Journal(run.journal), watch
 
     def counts(self) -> Row:
         """What has been spent so far."""

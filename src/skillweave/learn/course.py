@@ -11,7 +11,7 @@ from torch import Tensor
 from ..composition import Active
 from ..errors import SkillweaveError
 from ..progress import say
-from .attempts import Attempts, completions
+from .attempts import Attempts, Watch, completions, unwatched
 from .batches import Batch
 from .collapse import fallen
 from .grpo_loss import Terms, advantages, k3, terms, weights
@@ -27,12 +27,21 @@ if TYPE_CHECKING:
 class Course(Attempts):
     """What a run remembers (`loop.Memory`): the completions that it learns from now, and what all attempts remember."""
 
-    def __init__(self, method: "GRPO", plan: Plan, writer: Writer, reference: Active, prompts: Prompts, run: Run):
-        super().__init__(writer, prompts, run)
+    def __init__(
+        self,
+        method: "GRPO",
+        plan: Plan,
+        writer: Writer,
+        reference: Active,
+        prompts: Prompts,
+        run: Run,
+        watch: Watch = unwatched,
+    ):
+        super().__init__(writer, prompts, run, watch)
         self.method, self.plan, self.reference = method, plan, reference
         self.note = ""
         self.kept: list[Rollout] = []
-        """Groups whose completions differ in reward: what is learned from."""
+        """Groups whose completions differ in reward, of conversations a turn: what is learned from."""
         self.facts: Row = {}
         """What is said of the completions of this step, those of dropped groups included."""
         self.warned = False
@@ -50,16 +59,20 @@ class Course(Attempts):
         return together([rollout.pairs() for rollout in self.kept], self.writer.use.base.pad)
 
     def _probe(self) -> None:
-        """How often one completion, and one of a group, is right. SkillweaveError if there is nothing to learn from."""
+        """How often one completion, and one of a group, is right: of conversations, what their first turns earned.
+
+        SkillweaveError if there is nothing to learn from.
+        """
         group = self.method.group
         examples = [self.prompts.at(place) for place in range(self.method.probe)]
-        rollouts = self.writer.draw(examples, group, self.method.temperature, "probe")
+        played = self.writer.play(examples, group, self.method.temperature, "probe")
+        rollouts = [turns[0] for turns in played]
         rewards = torch.tensor([rollout.rewards for rollout in rollouts])
         right = torch.tensor([rollout.parts["score"] for rollout in rollouts]) >= 1
         some = right.any(1).float().mean().item()
         row = {"step": 0, "pass@1": right.float().mean().item(), f"pass@{group}": some, **self.counts()}
         self.journal.add(row | {"reward": rewards.mean().item()})
-        if all(rollout.level for rollout in rollouts):
+        if all(rollout.level for turns in played for rollout in turns):
             self._refuse(rewards)
 
     def _refuse(self, rewards: Float[Tensor, "prompt sample"]) -> None:
@@ -80,18 +93,20 @@ class Course(Attempts):
         """Ask prompts until `batch` groups have something to prefer, or the refills are used up."""
         method, seen = self.method, list[Rollout]()
         place = step // method.updates * method.batch * (1 + method.refills)
-        self.kept, asked = [], 0
+        self.kept, asked, kept = [], 0, 0
         for attempt in range(1 + method.refills):
-            missing = method.batch - len(self.kept)
+            missing = method.batch - kept
             if not missing:
                 break
             examples = [self.prompts.at(place + asked + i) for i in range(missing)]
             asked += missing
-            rollouts = self.writer.draw(examples, method.group, method.temperature, step, attempt)
-            seen += rollouts
-            self.kept += [rollout for rollout in rollouts if not rollout.level]
+            for turns in self.writer.play(examples, method.group, method.temperature, step, attempt):
+                seen += turns
+                useful = [rollout for rollout in turns if not rollout.level]
+                self.kept += useful
+                kept += bool(useful)
         self.prompts.told(seen)
-        self.facts = self._facts(seen) | {"groups/kept": len(self.kept), "groups/asked": asked}
+        self.facts = self._facts(seen) | {"groups/kept": kept, "groups/asked": asked}
 
     def _ready(self) -> None:
         """What the loss needs of each completion."""
@@ -152,6 +167,7 @@ class Course(Attempts):
             sums["clip_ratio/low_min"] = abs(sums["clip_ratio/low_min"])  # kept as the largest of negatives
         row = {"step": self._step + 1, "loss": 0.0, **sums, "learning_rate": self.method.lr * rate(self._step, self.plan)}
         row |= self.facts | self.counts() | {"step_time": time.monotonic() - self._began}
+        row |= self.watch(self._step + 1, self.writer.use)
         self.journal.add(row)
         self.note = f"reward {self.facts['reward']:.3f} · entropy {self.facts['entropy']:.2f}"
         self._warn()
@@ -168,14 +184,17 @@ class Course(Attempts):
             )
 
     def _facts(self, rollouts: Sequence[Rollout]) -> Row:
-        """What TRL says of rewards and completions, under its names."""
+        """What TRL says of rewards and completions, under its names; of conversations also the rewards of each turn."""
         rewards = torch.tensor([value for rollout in rollouts for value in rollout.rewards])
+        turns: dict[str, list[float]] = {}
+        for rollout in rollouts if any(rollout.turn for rollout in rollouts) else ():
+            turns.setdefault(f"turn {rollout.turn + 1}", []).extend(rollout.rewards)
         parts = {name: [v for rollout in rollouts for v in rollout.parts[name]] for name in rollouts[0].parts}
         return {
             "reward": rewards.mean().item(),
             "reward_std": rewards.std().item(),
             "frac_reward_zero_std": sum(rollout.level for rollout in rollouts) / len(rollouts),
-            **{f"rewards/{name}/mean": sum(values) / len(values) for name, values in parts.items()},
+            **{f"rewards/{name}/mean": sum(values) / len(values) for name, values in (parts | turns).items()},
             **completions(rollouts),
         }
 

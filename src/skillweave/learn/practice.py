@@ -17,6 +17,7 @@ from ..composition import Active
 from ..delta import LowRank
 from ..errors import BadOption
 from ..task import Example, Task
+from .attempts import Watch, unwatched
 from .journal import Row
 from .loop import Group, Log, Plan, Run, train
 from .loss import bank_loss
@@ -74,11 +75,12 @@ class Practice(ABC):
         reward: Reward | None = None,
         quality: Reward | None = None,
         prompts: Prompts | None = None,
+        watch: Watch = unwatched,
     ) -> tuple[LowRank, Log]:
         """Learn the prompts of `examples` on the frozen `base`; returns the skill's weights (fp32) and what happened.
 
         It goes on from the weights of `start`, if there are any. `reward` takes the place of the score of `task`, `quality` is
-        added to it; `prompts` decides what is asked next.
+        added to it; `prompts` decides what is asked next; `watch` adds to the row of each round, before its first step.
         """
         from .rounds import Rounds
 
@@ -88,7 +90,7 @@ class Practice(ABC):
         bank.check_head()
         limit = limit_of(base, examples, self.tokens)
         writer = Writer(Active(base, bank), Judge(task, reward), limit, seed, quality=quality)
-        course = Rounds(self, writer, prompts or Prompts(examples, seed), run)
+        course = Rounds(self, writer, prompts or Prompts(examples, seed), run, watch)
         groups, plan = [Group(skill.tensors(), self.lr)], Plan(self.steps)
         log = train(lambda piece: bank_loss(bank, piece), groups, course.batch, plan, run, memory=course)
         return skill.detach(), course.told(log)

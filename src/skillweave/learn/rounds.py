@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SkillweaveError
-from .attempts import Attempts, completions
+from .attempts import Attempts, Watch, completions, unwatched
 from .batches import Batch
 from .journal import Row
 from .loop import Run
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Rounds(Attempts):
     """What a run remembers (`loop.Memory`): what this round kept, and what all attempts remember."""
 
-    def __init__(self, method: "Practice", writer: Writer, prompts: Prompts, run: Run):
-        super().__init__(writer, prompts, run)
+    def __init__(self, method: "Practice", writer: Writer, prompts: Prompts, run: Run, watch: Watch = unwatched):
+        super().__init__(writer, prompts, run, watch)
         self.method = method
         self.pairs: list[tuple[list[int], int]] = []
         """(tokens, how many are the completion's) of what is learned from in this round."""
@@ -67,6 +67,7 @@ class Rounds(Attempts):
                 **_facts(rollouts, kept),
                 **self.counts(),
                 "step_time": time.monotonic() - began,
+                **self.watch(step, self.writer.use),
             }
         )
         if now == 0 and not self.pairs:

@@ -21,7 +21,7 @@ from typing import Any
 from .. import __version__, papers
 from ..errors import NotFound
 from ..files import sha256_json
-from ..jobs import Job, run_jobs, spent
+from ..jobs import Engine, Job, run_jobs, spent
 from ..measure.stats import student
 from ..record import write_result
 from ..result import Estimate, Table
@@ -60,15 +60,25 @@ class Reproduction:
 
 
 def reproduce(
-    number: int, effort: str = "quick", *, library: Path, seed: int = 0, seeds: int | None = None, out: Path | None = None
+    number: int,
+    effort: str = "quick",
+    *,
+    library: Path,
+    seed: int = 0,
+    seeds: int | None = None,
+    out: Path | None = None,
+    engine: Engine = "local",
 ) -> Reproduction:
-    """Run the reproduction of paper `number`; what is done stays done when it is interrupted. `out`: a result file to write."""
+    """Run the reproduction of paper `number`; what is done stays done when it is interrupted. `out`: a result file to write.
+
+    Seeds are jobs of an `engine`: two processes of this machine, or tasks of a Ray cluster (`jobs.py`).
+    """
     paper, module = get(number), load(number)
     how, began = module.EFFORTS[effort], time.monotonic()
     numbers = tuple(range(seed, seed + (seeds or how.seeds)))
     folder = folder_of(library, number, effort, how)
     jobs = [Job(f"seed {n}", module.seed, {"effort": how, "seed": n}, steps=getattr(how, "ticks", 1)) for n in numbers]
-    answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})")
+    answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})", engine=engine)
     costs = spent(folder)
     runs = [answers[job.name] for job in jobs]
     report = Reproduction(
