@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean
+from typing import Any
 
 from ..bank import SkillBank
 from ..base import Base, TinyBase
@@ -52,7 +53,7 @@ LINES = 2
 TOKENS = 32
 """Of an attempt; two right lines and their end have 30."""
 Method = GRPO | Practice | SFT
-Arms = dict[str, dict[str, float | list[float]]]
+Arms = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def practised(base: Base, task: FunctionChain, method: Method, effort: Effort, s
     return Active(base, SkillBank(base, {"new": skill})), log
 
 
-def measured(use: Active, effort: Effort, seed: int) -> dict[str, float | list[float]]:
+def measured(use: Active, effort: Effort, seed: int) -> dict[str, float]:
     """Share of test calls with the right value, by half and depth; and of three lines where held-out functions want three."""
     halves = {"practised": "seen", "held-out": "unseen"}
     tasks = {f"{name} {depth}": chain(seed, depth, half) for name, half in halves.items() for depth in (1, 2, 3)}
