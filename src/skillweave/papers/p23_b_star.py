@@ -51,11 +51,11 @@ class Effort:
     early: int = 200
     """Problems whose completions the step scorer learns from, 8 each."""
     rounds: int = 6
-    prompts: int = 800
+    prompts: int = 600
     """Prompts a round; B-STaR has those less that the choice costs."""
     tuning: int = 24
     """Training prompts that a choice asks at each temperature."""
-    steps: int = 480
+    steps: int = 360
     """Of training, 32 completions each, in all rounds together."""
     lr: float = 1e-3
     test: int = 500

@@ -54,7 +54,7 @@ class Effort:
     """Share of right answers at which the base stops learning from examples."""
     problems: int = 256
     """What is practised."""
-    steps: int = 320
+    steps: int = 200
     """Of GRPO."""
     batch: int = 4
     """Problems a step."""
