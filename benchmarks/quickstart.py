@@ -14,9 +14,9 @@ from pathlib import Path
 from skillweave.jobs import run_jobs
 from skillweave.library import Library
 from skillweave.measure.stats import student
+from skillweave.papers.reproduction import shown
 from skillweave.quickstart import ARMS, CRITERION, EFFORTS, QUESTION, SKILLS, Setting, judge, plan, summary
 from skillweave.record import write_result
-from skillweave.result import Estimate
 
 
 def main() -> None:
@@ -59,10 +59,6 @@ def main() -> None:
             "answers": [run["example"] for run in runs],
         },
     )
-
-
-def shown(estimate: Estimate) -> dict[str, float]:
-    return {"mean": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
 
 
 if __name__ == "__main__":

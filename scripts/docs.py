@@ -116,7 +116,19 @@ def tasks() -> str:
 
     made = {name: load_task(name) for name in TASKS}
     intro = "What `--task` takes. The example is number 0 of the test split with seed 0."
-    return page("Tasks", intro, "\n\n".join([_audits(made), *(_task(name, task) for name, task in made.items())]))
+    parts = [_audits(made), *(_task(name, task) for name, task in made.items()), _gym()]
+    return pages.fill(page("Tasks", intro, "\n\n".join(parts)), "docs/reference/tasks.md")
+
+
+def _gym() -> str:
+    """Which tasks of reasoning_gym can be trusted, from the file of their audit."""
+    return (
+        "## Tasks of reasoning_gym\n\n"
+        "With the extra `gym`, those that are offered are tasks here: `--task gym-gcd` and so on. *ms* is what an item takes\n"
+        "to make, *question* and *answer* are the most characters, *different* how many of 100 items are about something\n"
+        "else, *other* what the answer of another item scores, *guess* what the most common answer does.\n\n"
+        "<!-- results:gym_audit -->\n<!-- /results -->"
+    )
 
 
 def _audits(made: dict) -> str:

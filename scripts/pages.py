@@ -100,8 +100,8 @@ def head(metric: str, share: bool, found: Iterable[Mapping]) -> str:
 
 
 def jobs_table(result: Mapping) -> str:
-    """One row a job of a benchmark: ours, theirs, the ratio, and whether the goal is met."""
-    keys = ["job", "ours", "peer", "unit", "ratio", "goal", "met"]
+    """One row a job of a benchmark: ours, theirs, the ratio, and whether the goal is met; or the columns that it names."""
+    keys = result["values"].get("columns") or ["job", "ours", "peer", "unit", "ratio", "goal", "met"]
     rows = [[value(row.get(key)) for key in keys] for row in result["values"]["rows"]]
     return table(keys, *rows)
 

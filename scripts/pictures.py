@@ -7,7 +7,7 @@ same on a light page and on a dark one, curves differ in dash as well as in colo
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import pages
@@ -356,8 +356,44 @@ def p39() -> str:
     return svg("Held-out accuracy and entropy of a small model along GRPO, by how its problems were asked", panels)
 
 
+def p05() -> str:
+    """What attempts earn while each arm practises, and how deep it nests the functions that it never nested."""
+    result = pages.read(pages.RESULTS / "p05.json")["values"]
+    arms, runs = result["arms"], result["runs"]
+
+    def earned(arm: str, parts: int = 10) -> Curve:
+        """The mean reward of each part of the samples, or of each round where there are fewer."""
+        points, count = [], min(parts, len(runs[0][arm]["rewards"]))
+        for k in range(count):
+            each = []
+            for run in runs:
+                rewards = run[arm]["rewards"]
+                part = rewards[k * len(rewards) // count : (k + 1) * len(rewards) // count]
+                each.append(sum(part) / len(part))
+            found = student(each)
+            points.append(((k + 1) / count, found.value, found.low, found.high))
+        return Curve(arm, tuple(points))
+
+    def held(arm: str) -> Curve:
+        found = [(float(depth), arms[arm][f"held-out {depth}"]) for depth in (1, 2, 3)]
+        return Curve(arm, tuple((x, v["mean"], v["low"], v["high"]) for x, v in found))
+
+    def short(curve: Curve) -> Curve:
+        return replace(curve, name=curve.name.replace("depths 1 and 2", "1 and 2"))
+
+    ways = ("RL, depth 2", "rejection, depth 2", "RL, depths 1 and 2", "RL, depth 1")
+    tenths = {k / 10: f"{10 * k} %" if k % 2 == 0 else "" for k in range(1, 11)}
+    practice, nesting = (tuple(short(curve(way)) for way in ways) for curve in (earned, held))
+    panels = [
+        Panel("right attempts while practising", "share of the samples", practice, marks=tenths),
+        Panel("held-out functions, right", "depth", nesting, marks={1: "1", 2: "2", 3: "3"}),
+    ]
+    return svg("Paper 5 at small scale: what practice earns, and how deep functions nest that were never practised", panels)
+
+
 PICTURES: dict[str, Callable[[], str]] = {
     "papers/1.svg": p01,
+    "papers/5.svg": p05,
     "papers/23.svg": p23,
     "papers/31.svg": p31,
     "papers/32.svg": p32,

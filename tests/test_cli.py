@@ -65,12 +65,12 @@ def verbs(monkeypatch):
 
 
 def test_learn_passes_everything_on(cli, verbs):
-    words = "learn date --data d.jsonl --base tiny --method sft --description Dates --replace --library L --seed 3"
+    words = "learn date --data d.jsonl --base tiny --method sft --description Dates --replace --fresh --library L --seed 3"
     words += " --steps 100 --lr 1e-3 --rank 4 --batch 8 --set warmup=0.1 --set layers=[1,2] --set kind=cosine --set on=true"
     words += " --from old --max-forgetting 0.05 --others 2"
     assert cli(*words.split()).code == 0
     knobs = {"steps": 100, "lr": 1e-3, "rank": 4, "batch": 8, "warmup": 0.1, "layers": [1, 2], "kind": "cosine", "on": True}
-    how = {"base": "tiny", "method": "sft", "description": "Dates", "replace": True, "options": knobs}
+    how = {"base": "tiny", "method": "sft", "description": "Dates", "replace": True, "fresh": True, "options": knobs}
     how |= {"start": "old", "max_forgetting": 0.05, "others": 2}
     where = {"task": None, "data": Path("d.jsonl"), "library": Path("L"), "seed": 3}
     assert verbs.calls == [("learn", ("date",), where | how)]
@@ -84,7 +84,7 @@ def test_a_verifier_is_passed_on(cli, verbs):
 
 def test_learn_has_few_defaults(cli, verbs):
     cli("learn", "date", "--task", "date")
-    how = {"base": None, "method": "sft", "description": "", "replace": False, "options": {}}
+    how = {"base": None, "method": "sft", "description": "", "replace": False, "fresh": False, "options": {}}
     how |= {"start": None, "max_forgetting": None, "others": 0}
     assert verbs.calls == [("learn", ("date",), {"task": "date", "data": None} | SEEDED | how)]
 
@@ -311,10 +311,10 @@ def test_reproduce_runs_the_module_of_a_paper(cli, catalog, monkeypatch):
         "skillweave.papers.reproduction.reproduce", lambda *given, **options: calls.append((given, options)) or Report()
     )
     assert cli("reproduce", "1", "--seed", "5").code == 0
-    assert cli("reproduce", "1", "--effort", "paper", "--seeds", "2", "--out", "p1.json").code == 0
+    assert cli("reproduce", "1", "--effort", "paper", "--seeds", "2", "--out", "p1.json", "--engine", "ray").code == 0
     assert calls == [
-        ((1, "quick"), {"library": Path("library"), "seed": 5, "seeds": None, "out": None}),
-        ((1, "paper"), {"library": Path("library"), "seed": 0, "seeds": 2, "out": Path("p1.json")}),
+        ((1, "quick"), {"library": Path("library"), "seed": 5, "seeds": None, "out": None, "engine": "local"}),
+        ((1, "paper"), {"library": Path("library"), "seed": 0, "seeds": 2, "out": Path("p1.json"), "engine": "ray"}),
     ]
     assert cli("reproduce", "1", "--seeds", "0").err.startswith("error: seeds is 0")
 
@@ -348,7 +348,9 @@ def test_tasks_are_listed_and_shown(cli):
     by_name = {task["name"]: task for task in listed}
     assert all(task["audit"]["truth"] == 1 and task["audit"]["fault"] == "" for task in listed)
     assert (by_name["country"]["sizes"]["test"], by_name["chain"]["depths"], by_name["key-sums"]["depths"]) == (58, [2], [2])
-    rows = cli("tasks", "-n", "4").out.splitlines()
+    said = cli("tasks", "-n", "4")
+    rows = said.out.splitlines()
+    assert "city-facts and element-facts need skillweave[facts]; skillweave tasks --gym lists" in said.err
     assert rows[0].split() == ["task", "size", "depth", "guess", "audit", "description"] and len(rows) == len(TASKS) + 1
     _, size, depth, guess, audit, *_ = next(row for row in rows if row.startswith("functions-small")).split()
     assert (size, depth, audit) == ("∞", "1-2", "sound") and 0 <= float(guess) <= 0.25

@@ -135,7 +135,7 @@ def test_a_worker_that_is_killed_is_said_in_a_sentence(work, chain, tmp_path):
 def test_jobs_that_wait_for_nothing_are_our_mistake(chain, tmp_path):
     pool = ProcessPoolExecutor(1)
     with pytest.raises(AssertionError, match="b, c wait for jobs that nobody does"):
-        jobs._drive(pool, chain[1:3], {}, tmp_path, 1)
+        jobs._drive(jobs.Workers(1, None, pool.submit), chain[1:3], {}, tmp_path)
     pool.shutdown()
 
 

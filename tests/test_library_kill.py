@@ -103,7 +103,9 @@ READERS = {
 MOMENTS = ["staged", "moved aside", "in place", "not indexed"]
 
 
-@pytest.mark.parametrize(("moment", "reader"), [*((moment, "get") for moment in MOMENTS), *(("moved aside", r) for r in READERS)])
+@pytest.mark.parametrize(
+    ("moment", "reader"), [*((moment, "get") for moment in MOMENTS), *(("moved aside", r) for r in READERS)]
+)
 def test_the_moments_that_matter(tmp_path, source, moment, reader):
     """The process dies just before or after each step of replacing a skill; the next finds the old or the new one whole."""
     lib = Library(tmp_path / "library", create=True)

@@ -11,7 +11,6 @@ from skillweave.carried import KEEP, carried_by, carry, seen_by
 from skillweave.compose.scales import Scales
 from skillweave.errors import BadData, BadName, BadOption, BadSkill, BaseMismatch, LibraryError, NotFound, SkillweaveError
 from skillweave.learn import sft
-from skillweave.learn.loop import Plan
 from skillweave.library import Library
 from skillweave.skill import write_skill
 from skillweave.task import Example
@@ -106,52 +105,6 @@ def test_same_call_same_adapter(learn, tmp_path):
     ]
     one, again, other = (path.read_bytes() for path in adapters)
     assert one == again != other
-
-
-@pytest.fixture
-def interrupted(learn, shelf, monkeypatch):
-    """A `learn` that was interrupted at its second step, after a state was saved."""
-    monkeypatch.setattr(sft, "Plan", partial(Plan, save_every=0.0))
-    real, calls = sft.bank_loss, []
-
-    def dies(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(sft, "bank_loss", dies)
-    with pytest.raises(KeyboardInterrupt):
-        learn("one")
-    assert len(list((shelf / ".work").iterdir())) == 1
-    return calls
-
-
-def test_an_interrupted_learn_leaves_the_library_as_it_was(interrupted, shelf):
-    assert Library(shelf).names() == [] and Library(shelf).verify() == []
-
-
-def test_an_interrupted_learn_goes_on_and_gives_the_same_bits(interrupted, learn, shelf, tmp_path):
-    learn("one")
-    assert len(interrupted) == 4  # two whole steps, one that died, and the third again
-    whole = learn("one", library=tmp_path / "whole")
-    for file in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "examples.jsonl", "seen.txt"):
-        assert (shelf / "one" / file).read_bytes() == (whole.path / file).read_bytes()
-    assert list((shelf / ".work").iterdir()) == []
-
-
-def test_other_settings_do_not_go_on_from_that_state(interrupted, learn):
-    learn("one", seed=1)
-    assert len(interrupted) == 6
-
-
-def test_what_a_kill_left_is_cleared_away(learn, shelf):
-    learn("one")
-    key = "0" * 32 + ".safetensors"
-    (shelf / ".work" / f".{key}-abcd").write_text("half")
-    (shelf / ".work" / "other.safetensors").write_text("another run's")
-    verbs.forget(shelf / ".work" / key)
-    assert [path.name for path in (shelf / ".work").iterdir()] == ["other.safetensors"]
 
 
 def test_compose_saves_one_skill_that_says_how(two, shelf, data):

@@ -28,17 +28,23 @@ class CharTokenizer:
         return "".join(self.alphabet[t - 4] if t >= 4 else "" if t < 3 else UNKNOWN for t in map(int, tokens))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the files of a transformers tokenizer that gives the same tokens, and the same text back."""
+        """Write the files of a transformers tokenizer that gives the same tokens, and the same text back.
+
+        With special tokens it begins a text as `Base.encode` does at the start of one.
+        """
         from tokenizers import Regex, Tokenizer
         from tokenizers.decoders import Fuse
         from tokenizers.models import WordLevel
         from tokenizers.pre_tokenizers import Split
+        from tokenizers.processors import TemplateProcessing
         from transformers import PreTrainedTokenizerFast
 
         vocabulary = {token: i for i, token in enumerate((*SPECIAL, UNKNOWN))} | self._number
         tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = Fuse()
+        begin = SPECIAL[self.bos_token_id]
+        tokenizer.post_processor = TemplateProcessing(single=f"{begin} $A", special_tokens=[(begin, self.bos_token_id)])
         names = dict(zip(("pad_token", "bos_token", "eos_token"), SPECIAL, strict=True))
         options = {"split_special_tokens": True, "clean_up_tokenization_spaces": False}
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **options).save_pretrained(folder)

@@ -88,9 +88,11 @@ def learn(
     source: Source = Source(),
     base: str | None = None,
     method: str = "sft",
+    engine: Annotated[str | None, Parameter(show_default=False)] = None,
     start: Annotated[str | None, Parameter(name="--from", metavar="SKILL", show_default=False)] = None,
     description: str = "",
     replace: bool = False,
+    fresh: bool = False,
     gate: Gate = Gate(),
     knobs: Knobs = Knobs(),
     common: Common = Common(),
@@ -105,17 +107,23 @@ def learn(
         The model to teach: a name, a local folder, or a name on the Hugging Face hub; gemma-3-270m if not given.
     method
         How to teach it.
+    engine
+        What trains: own if not given, or trl for several GPUs (sft and grpo; pip install 'skillweave[trl]').
     start
         A skill to go on from, on its base; for the methods that practise (rejection, selftrain, grpo).
     description
         What the skill does, in a sentence.
     replace
         Replace a skill of that name.
+    fresh
+        Begin anew, and forget what an interrupted run of that name has done.
     """
     from . import verbs
 
     where: dict[str, Any] = source.chosen() | {"library": common.library, "seed": common.seed}
-    how: dict[str, Any] = {"base": base, "method": method, "start": start, "options": knobs.options(), "replace": replace}
+    options = knobs.options() | ({"engine": engine} if engine else {})
+    how: dict[str, Any] = {"base": base, "method": method, "start": start, "options": options}
+    how |= {"replace": replace, "fresh": fresh}
     return common.show(verbs.learn(name, **where, **how, description=description, **vars(gate)))
 
 
@@ -284,6 +292,7 @@ def reproduce(
     effort: Literal["quick", "paper"] = "quick",
     seeds: Annotated[int | None, Parameter(show_default=False)] = None,
     out: Annotated[Path | None, Parameter(metavar="FILE", show_default=False)] = None,
+    engine: Literal["local", "ray"] = "local",
     common: Common = Common(),
 ) -> int:
     """Reproduce a paper at small scale; exit code 4 when its effect was not seen.
@@ -298,6 +307,8 @@ def reproduce(
         How many seeds, from --seed on; the effort decides if not given.
     out
         A result file (JSON) to write.
+    engine
+        Where seeds run: local is two processes of this machine; ray is the cluster that RAY_ADDRESS names, or one for this run.
     """
     from .papers.catalog import get, load
 
@@ -314,7 +325,7 @@ def reproduce(
         raise BadOption(f"seeds is {seeds}, but has to be at least 1.")
     from .papers import reproduction
 
-    how: dict[str, Any] = {"library": common.library, "seed": common.seed, "seeds": seeds, "out": out}
+    how: dict[str, Any] = {"library": common.library, "seed": common.seed, "seeds": seeds, "out": out, "engine": engine}
     return common.show(reproduction.reproduce(number, effort, **how))
 
 

@@ -7,11 +7,13 @@ from cyclopts import App, Parameter
 
 from .cli import Common
 from .errors import BadOption, NotFound
+from .progress import say
 from .result import Table
 from .task import SPLITS, Task
 from .tasks.audit import Audit, audit
 
 HEAD = ("task", "size", "depth", "guess", "audit", "description")
+CHAIN = "gym-gcd-then-chain-sum"
 LOOKED_AT = 24
 """Examples of each split for an audit while somebody waits."""
 
@@ -61,7 +63,7 @@ class Examples:
 
 
 @app.default
-def list_(*, n: Annotated[int, Parameter(name=["-n", "--n"])] = LOOKED_AT, common: Common = Common()) -> int:
+def list_(*, n: Annotated[int, Parameter(name=["-n", "--n"])] = LOOKED_AT, gym: bool = False, common: Common = Common()) -> int:
     """List the tasks, or show examples of one.
 
     `size` is of train/valid/test, `guess` is what the most common answer scores, `depth` how many steps an answer takes.
@@ -70,12 +72,24 @@ def list_(*, n: Annotated[int, Parameter(name=["-n", "--n"])] = LOOKED_AT, commo
     ----------
     n
         Examples of each split that the audit looks at.
+    gym
+        List the sound tasks of reasoning_gym instead; they need the extra `gym`.
     """
     if n < 1:
         raise BadOption(f"n is {n}, but has to be at least 1.")
-    from .tasks import TASKS, load_task
+    from .tasks import EXTRA, TASKS, load_task
 
-    return common.show(Tasks(tuple(_row(name, load_task(name, common.seed), n) for name in TASKS)))
+    if gym:
+        from .tasks.gym import PLACES, name_of, names
+
+        chosen, following = names(), f"skillweave tasks show {CHAIN}"
+        said = f"{', '.join(map(name_of, PLACES))} can come behind another one, as in {CHAIN}"
+    else:
+        chosen, following = list(TASKS), Tasks.next
+        said = f"{' and '.join(EXTRA)} need skillweave[facts]; skillweave tasks --gym lists those of reasoning_gym"
+    report = Tasks(tuple(_row(name, load_task(name, common.seed), n) for name in chosen), following)
+    say(said)
+    return common.show(report)
 
 
 def _row(name: str, task: Task, n: int) -> TaskRow:

@@ -17,11 +17,12 @@ from .library import Library
 from .methods import method_of
 from .progress import progress, say
 from .result import Estimate, Table
-from .saving import facts_of, forget, save_composition, save_skill
+from .saving import facts_of, save_composition, save_skill
 from .skill import Skill, check_name
 from .task import Example, Task
 from .tasks import load_data, load_task
 from .tasks.primitives import Mixture
+from .unfinished import forget
 from .verbs import base_of, check, training, weights_of
 
 if TYPE_CHECKING:

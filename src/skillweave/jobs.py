@@ -11,12 +11,13 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .errors import SkillweaveError
 from .files import atomic_write
@@ -40,35 +41,67 @@ COSTS = "cpu.json"
 _ticks: Any = None
 
 
-def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, title: str) -> dict[str, Any]:
-    """Run `jobs` (the most urgent first) and return their answers by name; one found in `folder` is not computed again."""
+Engine = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What runs jobs."""
+
+    size: int
+    """How many at once."""
+    ticks: Any
+    """The queue where they say how far they are: (job, steps, note)."""
+    submit: Callable[..., Future]
+    """Takes a function and its arguments."""
+
+
+def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, title: str, engine: Engine = "local") -> dict[str, Any]:
+    """Run `jobs` (the most urgent first) and return their answers by name; one found in `folder` is not computed again.
+
+    In `workers` processes of this machine, or as tasks of a Ray cluster with as many at once as it has cores (`cluster.py`).
+    """
     known = spent(folder)
     found = {job.name: folder / f"{job.name}.json" for job in jobs if job.name in known}
     done = {name: json.loads(path.read_text()) for name, path in found.items() if path.is_file()}
     waiting = [job for job in jobs if job.name not in done]
     if not waiting:
         return done
+    with (
+        _workers(engine, workers) as pool,
+        progress(sum(job.steps for job in waiting), title, unit="steps") as tick,
+        _listening(pool.ticks, tick),
+    ):
+        _drive(pool, waiting, done, folder)
+    return done
+
+
+def _workers(engine: Engine, count: int) -> AbstractContextManager[Workers]:
+    if engine == "local":
+        return processes(count)
+    from .cluster import cluster
+
+    return cluster(count)
+
+
+@contextmanager
+def processes(count: int) -> Iterator[Workers]:
+    """Processes of one thread each; killed when the block raises, since they hold nothing that is not saved aside first."""
     context = mp.get_context("spawn")
-    with context.Manager() as manager, progress(sum(job.steps for job in waiting), title, unit="steps") as tick:
+    with context.Manager() as manager:
         ticks = manager.Queue()
-        stop = threading.Event()
-        listener = threading.Thread(target=_listen, args=(ticks, tick, stop), daemon=True)
-        listener.start()
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(ticks,))
+        pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(ticks,))
         try:
-            _drive(pool, waiting, done, folder, workers)
+            yield Workers(count, ticks, pool.submit)
         except BrokenProcessPool as error:
             hint = "free some memory and run the same command again: what is done is kept"
             raise SkillweaveError("a worker was killed, most likely because memory ran out.", hint) from error
         except BaseException:
             for process in list((pool._processes or {}).values()):
-                process.kill()  # they hold nothing that is not saved aside first
+                process.kill()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            stop.set()
-            listener.join(timeout=2)
-    return done
 
 
 def spent(folder: Path) -> dict[str, float]:
@@ -77,13 +110,13 @@ def spent(folder: Path) -> dict[str, float]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _drive(pool: ProcessPoolExecutor, waiting: list[Job], done: dict[str, Any], folder: Path, workers: int) -> None:
+def _drive(pool: Workers, waiting: list[Job], done: dict[str, Any], folder: Path) -> None:
     running: dict[Future, Job] = {}
     while waiting or running:
         for job in [job for job in waiting if all(name in done for name in job.after)]:
-            if len(running) < workers:
+            if len(running) < pool.size:
                 waiting.remove(job)
-                running[pool.submit(_call, job.name, job.steps, job.run, dict(job.arguments))] = job
+                running[pool.submit(call, job.name, job.steps, job.run, dict(job.arguments))] = job
         assert running, f"{', '.join(job.name for job in waiting)} wait for jobs that nobody does"
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
@@ -94,10 +127,15 @@ def _drive(pool: ProcessPoolExecutor, waiting: list[Job], done: dict[str, Any], 
 
 
 def _start_worker(ticks) -> None:
-    global _ticks
-    _ticks = ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    prepare(ticks)
+
+
+def prepare(ticks) -> None:
+    """Make this process a worker of one thread that tells `ticks` how far it is."""
+    global _ticks
+    _ticks = ticks
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
@@ -112,7 +150,7 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _call(name: str, steps: int, run: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, float]:
+def call(name: str, steps: int, run: Callable[..., Any], arguments: dict[str, Any]) -> tuple[Any, float]:
     """The job's answer, and the seconds of one core that it took."""
     told, began = 0, time.process_time()
 
@@ -124,6 +162,19 @@ def _call(name: str, steps: int, run: Callable[..., Any], arguments: dict[str, A
     answer = run(**arguments, tick=tick)
     _ticks.put((name, steps - told, "done"))  # what it did not count: evaluations, and steps it stopped before
     return answer, time.process_time() - began
+
+
+@contextmanager
+def _listening(ticks, tick) -> Iterator[None]:
+    """Pass on what workers say until the block ends."""
+    stop = threading.Event()
+    listener = threading.Thread(target=_listen, args=(ticks, tick, stop), daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        listener.join(timeout=2)
 
 
 def _listen(ticks, tick, stop: threading.Event) -> None:

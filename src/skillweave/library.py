@@ -29,7 +29,7 @@ from .door import scan_door
 from .errors import BadName, BadSkill, LibraryError, NotFound
 from .files import atomic_write, fsync_folder, fsync_tree, os_errors
 from .index import Entry, Index, scan
-from .skill import Skill, add_scores, check_name, compare, load_provenance, seal, skill_file, skill_files, slug
+from .skill import Skill, add_scores, check_name, compare, load_provenance, seal, skill_file, skill_files
 
 FORMAT = 1
 MARKER = "skillweave.json"

@@ -28,10 +28,11 @@ from .learn.sft import SFT
 from .library import Library
 from .measure.score import evaluate
 from .measure.stats import wilson
-from .saving import facts_of, forget, save_composition, save_skill
+from .saving import facts_of, save_composition, save_skill
 from .skill import Skill
 from .task import Example, Task
 from .tasks import load_task
+from .unfinished import forget
 from .verbs import check, run, weights_of
 
 SKILLS = ("date", "number", "country")

@@ -1,7 +1,6 @@
 """From weights to a skill in the library: what is written beside them, and in one step."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +95,3 @@ def save_composition(
     facts = facts | {"parents": [{"name": member.name, "digest": member.digest} for member in members]}
     about = description or f"{source.description} (composed of {', '.join(member.name for member in members)})"
     save_skill(shelf, name, woven, model, source, examples, facts, about, replace, weights)
-
-
-def forget(state: Path | None) -> None:
-    """Remove the state of a run that is done, and what a kill in the middle of saving it has left."""
-    for path in [] if state is None else state.parent.glob(f"*{state.name}*"):
-        path.unlink(missing_ok=True)

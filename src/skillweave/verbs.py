@@ -18,10 +18,11 @@ from .methods import method_of, resolve
 from .progress import progress, say
 from .reports import Answers, Composed, Learned, Measured
 from .result import Estimate
-from .saving import facts_of, forget, save_composition, save_skill
+from .saving import facts_of, save_composition, save_skill
 from .skill import Skill, check_name
 from .task import Example, Task
 from .tasks import load_data, load_task
+from .unfinished import forget, named, state_of
 
 if TYPE_CHECKING:
     from .base import Base
@@ -46,6 +47,7 @@ def learn(
     options: Mapping[str, Any] | None = None,
     description: str = "",
     replace: bool = False,
+    fresh: bool = False,
     max_forgetting: float | None = None,
     others: int = 0,
 ) -> Learned:
@@ -53,8 +55,9 @@ def learn(
 
     `verifier` (`FILE.py:function` or `module:function`) judges answers to `data`, in a process of its own. `start` is a skill
     of the library to go on from, for methods that can; its base is the base then. An interrupted run goes on where it was when
-    the same call is made again. What the skill costs on general text is measured; one that costs more than `max_forgetting`
-    (nats per token, upper end of the interval) is not saved. Up to `others` skills of the library are tried with it added.
+    the same call is made again; one with other settings says which, unless it is to begin `fresh`. What the skill costs on
+    general text is measured; one that costs more than `max_forgetting` (nats per token, upper end of the interval) is not
+    saved. Up to `others` skills of the library are tried with it added.
     """
     from .beside import beside
     from .composition import Composition
@@ -77,13 +80,15 @@ def learn(
     parents = [] if start is None else [shelf.get(start)]
     wishes, teachers, stamp = wishes_of(method, fitter, source, shelf, parents)
     model = base_of(parents, base)
+    settings = {"method": method, "options": vars(fitter), "seed": seed, "base": named(model.name, model.digest)}
+    settings |= {"data": named(source.name, source.digest()), "from": " ".join(named(*origin) for origin in stamp) or "nothing"}
+    state, key = state_of(shelf.path / ".work", name, settings, fresh)
     if hasattr(fitter, "taught"):  # a method that has its own answers to the prompts
         examples = fitter.taught(examples, **wishes)
-    key = sha256_json([name, model.digest, method, vars(fitter), source.digest(), seed, *stamp])
     say(f"learning `{name}` from {len(examples):,} examples of {source.name} on {model.name} in {kind(model)}")
-    state = shelf.path / ".work" / f"{key[:32]}.safetensors"
     with progress(fitter.steps, f"learn {name}") as tick:
-        skill, log = fitter.fit(model, examples, seed, Run(state, key, tick, state.with_name(f"{name}.jsonl")), **wishes)
+        course = Run(state, key, tick, state.with_name(f"{name}.jsonl"), settings)
+        skill, log = fitter.fit(model, examples, seed, course, **wishes)
     made = Composition.of(skill, model) if isinstance(skill, LowRank) else skill
     use = made.use(model, {})
     tried, left_out = beside(shelf, name, model, skill, examples, others)

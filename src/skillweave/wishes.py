@@ -17,8 +17,8 @@ from .verbs import active, base_of, weights_of
 
 def wishes_of(
     method: str, fitter: Any, source: Task, shelf: Library, parents: Sequence[Skill]
-) -> tuple[dict[str, Any], list[Skill], list[str]]:
-    """What `fit` of a learn method `takes` beyond examples, who teaches it, and the digests of all that it comes from.
+) -> tuple[dict[str, Any], list[Skill], list[tuple[str, str]]]:
+    """What `fit` of a learn method `takes` beyond examples, who teaches it, and (name, digest) of all that it comes from.
 
     It may take the `task`, the weights of a skill to `start` from, and a `teacher`.
     """
@@ -28,10 +28,11 @@ def wishes_of(
         raise BadOption(f"the method {method} cannot go on from a skill (`{parents[0].name}`).", f"--method {' | '.join(able)}")
     wishes: dict[str, Any] = {"task": source, "start": weights_of(parents[0]) if parents else None}
     teachers: list[Skill] = []
-    stamp = [skill.digest for skill in parents]
+    stamp = [(skill.name, skill.digest) for skill in parents]
     if "teacher" in takes:
         wishes["teacher"], teachers = _teacher_of(fitter, shelf)
-        stamp += [wishes["teacher"].base.digest, *(skill.digest for skill in teachers)]
+        model = wishes["teacher"].base
+        stamp += [(model.name, model.digest), *((skill.name, skill.digest) for skill in teachers)]
     return {name: wishes[name] for name in takes}, teachers, stamp
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from skillweave import verbs
+from skillweave import unfinished, verbs
 from skillweave.bank import SkillBank
 from skillweave.base import TinyBase
 from skillweave.carried import seen_by
@@ -183,8 +183,8 @@ def test_a_sum_or_a_model_can_teach(shelf):
 
 def test_another_teacher_is_another_run(shelf, monkeypatch):
     keys = []
-    real = verbs.sha256_json
-    monkeypatch.setattr(verbs, "sha256_json", lambda value: keys.append(real(value)) or keys[-1])
+    real = unfinished.sha256_json
+    monkeypatch.setattr(unfinished, "sha256_json", lambda value: keys.append(real(value)) or keys[-1])
     taught(shelf, "one", teacher="old")
     verbs.learn("old", library=shelf, data=shelf.parent / "true.jsonl", base="tiny", options={"steps": 150, "lr": 1e-2},
                 replace=True)  # fmt: skip

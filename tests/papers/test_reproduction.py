@@ -25,7 +25,8 @@ def one_seed(effort, seed, tick):
 def paper(monkeypatch):
     """Paper 47 as a module of three seeds, run in this process."""
 
-    def in_this_process(jobs, folder, workers, title):
+    def in_this_process(jobs, folder, workers, title, engine):
+        assert engine == "local"
         costs = {"seed 0": 30.0, "seed 1": 60.0, "seed 2": 1.0, "seed 3": 1.0, "seed 4": 1.0}
         atomic_write(folder / "cpu.json", json.dumps(costs))
         return {job.name: job.run(**job.arguments, tick=lambda n, note: None) for job in jobs}

@@ -41,7 +41,7 @@ class Course(Attempts):
         self.method, self.plan, self.reference = method, plan, reference
         self.note = ""
         self.kept: list[Rollout] = []
-        """Groups whose completions differ in reward: what is learned from."""
+        """Groups whose completions differ in reward, of conversations a turn: what is learned from."""
         self.facts: Row = {}
         """What is said of the completions of this step, those of dropped groups included."""
         self.warned = False
@@ -59,16 +59,20 @@ class Course(Attempts):
         return together([rollout.pairs() for rollout in self.kept], self.writer.use.base.pad)
 
     def _probe(self) -> None:
-        """How often one completion, and one of a group, is right. SkillweaveError if there is nothing to learn from."""
+        """How often one completion, and one of a group, is right: of conversations, what their first turns earned.
+
+        SkillweaveError if there is nothing to learn from.
+        """
         group = self.method.group
         examples = [self.prompts.at(place) for place in range(self.method.probe)]
-        rollouts = self.writer.draw(examples, group, self.method.temperature, "probe")
+        played = self.writer.play(examples, group, self.method.temperature, "probe")
+        rollouts = [turns[0] for turns in played]
         rewards = torch.tensor([rollout.rewards for rollout in rollouts])
         right = torch.tensor([rollout.parts["score"] for rollout in rollouts]) >= 1
         some = right.any(1).float().mean().item()
         row = {"step": 0, "pass@1": right.float().mean().item(), f"pass@{group}": some, **self.counts()}
         self.journal.add(row | {"reward": rewards.mean().item()})
-        if all(rollout.level for rollout in rollouts):
+        if all(rollout.level for turns in played for rollout in turns):
             self._refuse(rewards)
 
     def _refuse(self, rewards: Float[Tensor, "prompt sample"]) -> None:
@@ -89,18 +93,20 @@ class Course(Attempts):
         """Ask prompts until `batch` groups have something to prefer, or the refills are used up."""
         method, seen = self.method, list[Rollout]()
         place = step // method.updates * method.batch * (1 + method.refills)
-        self.kept, asked = [], 0
+        self.kept, asked, kept = [], 0, 0
         for attempt in range(1 + method.refills):
-            missing = method.batch - len(self.kept)
+            missing = method.batch - kept
             if not missing:
                 break
             examples = [self.prompts.at(place + asked + i) for i in range(missing)]
             asked += missing
-            rollouts = self.writer.draw(examples, method.group, method.temperature, step, attempt)
-            seen += rollouts
-            self.kept += [rollout for rollout in rollouts if not rollout.level]
+            for turns in self.writer.play(examples, method.group, method.temperature, step, attempt):
+                seen += turns
+                useful = [rollout for rollout in turns if not rollout.level]
+                self.kept += useful
+                kept += bool(useful)
         self.prompts.told(seen)
-        self.facts = self._facts(seen) | {"groups/kept": len(self.kept), "groups/asked": asked}
+        self.facts = self._facts(seen) | {"groups/kept": kept, "groups/asked": asked}
 
     def _ready(self) -> None:
         """What the loss needs of each completion."""
@@ -178,14 +184,17 @@ class Course(Attempts):
             )
 
     def _facts(self, rollouts: Sequence[Rollout]) -> Row:
-        """What TRL says of rewards and completions, under its names."""
+        """What TRL says of rewards and completions, under its names; of conversations also the rewards of each turn."""
         rewards = torch.tensor([value for rollout in rollouts for value in rollout.rewards])
+        turns: dict[str, list[float]] = {}
+        for rollout in rollouts if any(rollout.turn for rollout in rollouts) else ():
+            turns.setdefault(f"turn {rollout.turn + 1}", []).extend(rollout.rewards)
         parts = {name: [v for rollout in rollouts for v in rollout.parts[name]] for name in rollouts[0].parts}
         return {
             "reward": rewards.mean().item(),
             "reward_std": rewards.std().item(),
             "frac_reward_zero_std": sum(rollout.level for rollout in rollouts) / len(rollouts),
-            **{f"rewards/{name}/mean": sum(values) / len(values) for name, values in parts.items()},
+            **{f"rewards/{name}/mean": sum(values) / len(values) for name, values in (parts | turns).items()},
             **completions(rollouts),
         }
 

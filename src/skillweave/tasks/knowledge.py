@@ -18,7 +18,7 @@ from random import Random
 from ..curriculum.levels import LEVELS, Path, three_level_split
 from ..errors import BadData, BadOption, NotFound
 from ..task import SPLITS, Example, Task
-from .facts import SENTENCES, World, countries, people
+from .facts import SENTENCES, World, cities, countries, elements, people
 
 MOST_HOPS = 5
 OTHERS = 3
@@ -145,3 +145,13 @@ def told(seed: int = 0) -> Questions:
 def real(seed: int = 0) -> Questions:
     """Facts about countries, known and told."""
     return Questions(seed, countries(), name="country-facts")
+
+
+def places(seed: int = 0) -> Questions:
+    """Facts about cities and countries, known and told."""
+    return Questions(seed, cities(), name="city-facts")
+
+
+def chemistry(seed: int = 0) -> Questions:
+    """Facts about chemical elements, known and told."""
+    return Questions(seed, elements(), name="element-facts")

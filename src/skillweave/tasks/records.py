@@ -237,8 +237,8 @@ def _key(text: str) -> str:
 
 
 @cache
-def package(name: str, what: str) -> ModuleType:
+def package(name: str, what: str, extra: str = "") -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        raise MissingExtra(what, name.partition(".")[0]) from error
+        raise MissingExtra(what, extra or name.partition(".")[0]) from error
