@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 BLOCK = re.compile(r"(<!-- results:(\S+?)((?: \w+=\S+)*) -->\n).*?(<!-- /results -->)", re.DOTALL)
 OPEN = re.compile(r"<!-- results:\S+")
-NOT_A_SHARE = re.compile(r"minute|second|token|mib|gib|step|ratio|loss")
+NOT_A_SHARE = re.compile(r"minute|second|token|mib|gib|step|ratio|loss|entropy|^t (first|last)$")
 
 
 class PageError(Exception):

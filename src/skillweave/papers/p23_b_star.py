@@ -9,6 +9,7 @@ with the best fixed temperature and threshold, or with those of the highest bala
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..composition import Active, Composition
 from ..learn.rejection import Rejection
@@ -38,7 +39,7 @@ FIXED = (0.8, 0.0)
 """The temperature and the threshold that did best on the validation split of seed 100."""
 SAMPLES, LEAST = 16, 4
 """Completions a prompt; how many different right ones Pass@16-4 asks for."""
-Arms = dict[str, dict[str, float | list[float]]]
+Arms = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class Effort:
     early: int = 200
     """Problems whose completions the step scorer learns from, 8 each."""
     rounds: int = 6
-    prompts: int = 800
+    prompts: int = 600
     """Prompts a round; B-STaR has those less that the choice costs."""
     tuning: int = 24
     """Training prompts that a choice asks at each temperature."""
-    steps: int = 480
+    steps: int = 360
     """Of training, 32 completions each, in all rounds together."""
     lr: float = 1e-3
     test: int = 500
@@ -79,7 +80,14 @@ def seed(effort: Effort, seed: int, tick, split: str = "test") -> Arms:
         "start": scores(Active(base), task, held, seed) | {"scorer": ranks(scorer, task, held[:100], seed), "steps": taken}
     }
     tick(1, "base and scorer")
-    shared = {"rounds": effort.rounds, "steps": effort.steps, "batch": 32, "samples": SAMPLES, "keep": 8, "lr": effort.lr}
+    shared: dict[str, Any] = {
+        "rounds": effort.rounds,
+        "steps": effort.steps,
+        "batch": 32,
+        "samples": SAMPLES,
+        "keep": 8,
+        "lr": effort.lr,
+    }
     shared |= {"tokens": TOKENS}
     left = effort.prompts - effort.tuning * len(TEMPERATURES)
     arms = {
