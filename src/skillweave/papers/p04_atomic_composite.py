@@ -7,7 +7,7 @@ from solutions (SFT) or from the right answers alone (GRPO). Steps, and texts a 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..bank import SkillBank
 from ..base import Base
@@ -23,7 +23,7 @@ from .fact_worlds import Short, blank, documents, notes, right, taught
 
 CRITERION = "Holds if SFT-composite drops >= 30 points iid -> zero-shot and atoms -> RL beats atoms -> SFT zero-shot by >= 10."
 LIMITS = (
-    "Decoders of 0.2 M parameters from scratch in a world of 120 invented people, told without filler words; paths of two hops "
+    "Decoders of 0.2 M parameters from scratch in a world of 180 invented people, told without filler words; paths of two hops "
     "with one candidate beside each told fact; answers of one word. The second stage is a LoRA. Nothing here is about "
     "pretrained models or longer chains."
 )
@@ -57,8 +57,8 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(1, 64, 120, 1000, 500, 30, 256, 100),
-    "paper": Effort(3, 64, 120, 2500, 1500, 60, 256, 200),
+    "quick": Effort(1, 64, 180, 1000, 500, 30, 256, 100),
+    "paper": Effort(3, 64, 180, 3000, 2000, 60, 256, 200),
 }
 
 
@@ -80,7 +80,8 @@ def setting(effort: Effort, seed: int) -> Setting:
     """The world of a seed."""
     world = people(seed, effort.people)
     tasks = {level: Short(seed, world, "both", 2, level=level, beside=BESIDE) for level in LEVELS}
-    atoms = {f"{kind} {n}": Short(seed, world, kind, n, beside=BESIDE, name=f"{kind} {n}") for kind in ("known", "told") for n in (1, 2)}
+    kinds = [(kind, hops) for kind in ("known", "told") for hops in (1, 2)]
+    atoms = {f"{kind} {hops}": Short(seed, world, kind, hops, beside=BESIDE, name=f"{kind} {hops}") for kind, hops in kinds}
     return Setting(effort, seed, tasks, atoms, tasks["iid"].take(effort.composites, "train"), documents(world, 20, seed))
 
 
@@ -113,16 +114,16 @@ def reinforced(here: Setting, base: Base) -> tuple[LowRank, dict]:
             skill, log = GRPO(here.effort.second, lr=lr).fit(base, here.composites, here.seed, task=here.tasks["iid"])
         except SkillweaveError:
             return LowRank({}), {"rate": 0.0, "rewards": [0.0] * REWARDS}
-        rewards = [row["reward"] for row in log.rows if row["step"]]
-        made[lr] = skill, [sum(part) / len(part) for part in parts_of(rewards)]
+        made[lr] = skill, curve([row["reward"] for row in log.rows if row["step"]])
     rate = max(made, key=lambda lr: right(with_skill(base, made[lr][0]), here.tasks["iid"], here.effort.test // 2, "valid"))
     return made[rate][0], {"rate": rate, "rewards": made[rate][1]}
 
 
-def parts_of(values: Sequence[float]) -> list[Sequence[float]]:
-    """`values` in REWARDS parts of about one length, none empty."""
-    cuts = [round(i * len(values) / REWARDS) for i in range(REWARDS + 1)]
-    return [values[a : max(b, a + 1)] for a, b in zip(cuts, cuts[1:], strict=False)]
+def curve(values: Sequence[float]) -> list[float]:
+    """`values` as REWARDS means of parts of about one length."""
+    cuts = [i * len(values) // REWARDS for i in range(REWARDS + 1)]
+    parts = [values[one : max(other, one + 1)] for one, other in zip(cuts, cuts[1:], strict=False)]
+    return [sum(part) / len(part) for part in parts]
 
 
 def with_skill(base: Base, skill: LowRank) -> Active:
@@ -134,7 +135,9 @@ def measured(here: Setting, use: Active | Base) -> dict[str, float]:
     """Right answers about test people: each level, and single known facts."""
     count = here.effort.test
     return {level: right(use, task, count, "test") for level, task in here.tasks.items()} | {
-        "known": right(use, here.atoms["known 1"], count, "test"), "told": right(use, here.atoms["told 1"], count, "test")}
+        "known": right(use, here.atoms["known 1"], count, "test"),
+        "told": right(use, here.atoms["told 1"], count, "test"),
+    }
 
 
 def seed(effort: Effort, seed: int, tick) -> dict[str, dict[str, float]]:
@@ -145,7 +148,7 @@ def seed(effort: Effort, seed: int, tick) -> dict[str, dict[str, float]]:
     atoms = [task.example(i, "train") for i in range(-(-32 * effort.first // 5)) for task in here.atoms.values()]
     starts = {"atoms": first(here, base, atoms), "composites": first(here, base, here.composites), "": base}
     tick(1, "first stage")
-    found = {name or "reader": measured(here, start) for name, start in starts.items()}
+    found = {name or "reader": measured(here, starts[name]) for name in ("", "atoms", "composites")}
     for name, stage in (("composites", tuned), ("", reinforced), ("atoms", tuned), ("atoms", reinforced)):
         skill, how = stage(here, starts[name])
         arm = f"{name} -> {'SFT' if stage is tuned else 'RL'}".removeprefix(" -> ")
