@@ -3,8 +3,8 @@
 import pytest
 
 from skillweave.papers import p04_atomic_composite as paper
-from skillweave.papers.fact_worlds import SAID, Short, blank, documents, mixed, notes, short
-from skillweave.papers.p04_atomic_composite import DOSE, EFFORTS, REWARDS, Effort, curve, judge, setting
+from skillweave.papers.fact_worlds import REWARDS, SAID, Short, blank, curve, documents, mixed, notes, short
+from skillweave.papers.p04_atomic_composite import DOSE, EFFORTS, Effort, judge, setting
 from skillweave.task import Example, check_task
 from skillweave.tasks.facts import HELD_OUT, people
 from skillweave.tasks.knowledge import Questions

@@ -9,8 +9,10 @@ import re
 from collections.abc import Sequence
 from random import Random
 
+from ..bank import SkillBank
 from ..base import Base, TinyBase
 from ..composition import Active
+from ..delta import LowRank
 from ..learn.pretrain import pretrain
 from ..measure.score import evaluate
 from ..task import Example
@@ -23,6 +25,8 @@ ORDERS = ((0, 1, 2), (5, 3, 4), (6, 7, 8))
 SAID, KINDS = 12, 4
 """Facts of a note, and how many different ones."""
 WINDOW = 192
+REWARDS = 10
+"""Points of a learning curve."""
 
 
 def short(text: str) -> str:
@@ -95,3 +99,15 @@ def right(use: Active | Base, task: Questions, count: int, split: str) -> float:
     """Share of `count` questions of `task` that are answered right."""
     active = use if isinstance(use, Active) else Active(use)
     return sum(evaluate(active, task, task.take(count, split), batch=256).exact) / count
+
+
+def with_skill(base: Base, skill: LowRank) -> Active:
+    """`base` with `skill` on."""
+    return Active(base, SkillBank(base, {"one": skill}))
+
+
+def curve(values: Sequence[float]) -> list[float]:
+    """`values` as REWARDS means of parts of about one length."""
+    cuts = [i * len(values) // REWARDS for i in range(REWARDS + 1)]
+    parts = [values[one : max(other, one + 1)] for one, other in zip(cuts, cuts[1:], strict=False)]
+    return [sum(part) / len(part) for part in parts]

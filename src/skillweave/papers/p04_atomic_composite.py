@@ -9,7 +9,6 @@ from solutions (SFT) or from the right answers alone (GRPO). Steps, and texts a 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..bank import SkillBank
 from ..base import Base
 from ..composition import Active
 from ..curriculum.levels import LEVELS
@@ -19,7 +18,7 @@ from ..learn.grpo import GRPO
 from ..learn.sft import SFT
 from ..task import Example
 from ..tasks.facts import people
-from .fact_worlds import Short, blank, documents, notes, right, taught
+from .fact_worlds import REWARDS, Short, blank, curve, documents, notes, right, taught, with_skill
 
 CRITERION = "Holds if SFT-composite drops >= 30 points iid -> zero-shot and atoms -> RL beats atoms -> SFT zero-shot by >= 10."
 LIMITS = (
@@ -30,8 +29,6 @@ LIMITS = (
 SFT_RATES, RL_RATES = (1e-3, 3e-3, 1e-2), (3e-3, 1e-2)
 DOSE = 32
 """Solved composites that every base has read."""
-REWARDS = 10
-"""Points of a learning curve."""
 BESIDE = 1
 
 
@@ -95,8 +92,9 @@ def reader(here: Setting) -> Base:
 
 
 def first(here: Setting, base: Base, examples: Sequence[Example]) -> Base:
-    """The first stage: `examples`, and documents so that what is known stays known."""
-    return taught(base, [(here.known, 0.2), (examples, 0.8)], here.effort.first, 2e-3, here.seed)
+    """The first stage: `examples`, documents so that what is known stays known, and the few composites of the base."""
+    parts = [(here.known, 0.2), (here.composites[:DOSE], 0.05), (examples, 0.75)]
+    return taught(base, parts, here.effort.first, 2e-3, here.seed)
 
 
 def tuned(here: Setting, base: Base) -> tuple[LowRank, dict[str, float]]:
@@ -117,18 +115,6 @@ def reinforced(here: Setting, base: Base) -> tuple[LowRank, dict]:
         made[lr] = skill, curve([row["reward"] for row in log.rows if row["step"]])
     rate = max(made, key=lambda lr: right(with_skill(base, made[lr][0]), here.tasks["iid"], here.effort.test // 2, "valid"))
     return made[rate][0], {"rate": rate, "rewards": made[rate][1]}
-
-
-def curve(values: Sequence[float]) -> list[float]:
-    """`values` as REWARDS means of parts of about one length."""
-    cuts = [i * len(values) // REWARDS for i in range(REWARDS + 1)]
-    parts = [values[one : max(other, one + 1)] for one, other in zip(cuts, cuts[1:], strict=False)]
-    return [sum(part) / len(part) for part in parts]
-
-
-def with_skill(base: Base, skill: LowRank) -> Active:
-    """`base` with `skill` on."""
-    return Active(base, SkillBank(base, {"one": skill}))
 
 
 def measured(here: Setting, use: Active | Base) -> dict[str, float]:
