@@ -6,14 +6,17 @@ documents, which say what is known, and notes, which say a few drawn facts again
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from ..bank import SkillBank
 from ..base import Base, TinyBase
 from ..composition import Active
 from ..delta import LowRank
+from ..errors import SkillweaveError
+from ..learn.grpo import GRPO
 from ..learn.pretrain import pretrain
+from ..learn.sft import SFT
 from ..measure.score import evaluate
 from ..task import Example
 from ..tasks.facts import World
@@ -25,6 +28,7 @@ ORDERS = ((0, 1, 2), (5, 3, 4), (6, 7, 8))
 SAID, KINDS = 12, 4
 """Facts of a note, and how many different ones."""
 WINDOW = 192
+SFT_RATES, RL_RATES = (1e-3, 3e-3, 1e-2), (3e-3, 1e-2)
 REWARDS = 10
 """Points of a learning curve."""
 
@@ -104,6 +108,38 @@ def right(use: Active | Base, task: Questions, count: int, split: str) -> float:
 def with_skill(base: Base, skill: LowRank) -> Active:
     """`base` with `skill` on."""
     return Active(base, SkillBank(base, {"one": skill}))
+
+
+Check = Callable[[Active], float]
+"""How good a skill is, for the choice of its rate: never on test questions."""
+
+
+def shown(base: Base, examples: Sequence[Example], steps: int, seed: int, check: Check) -> tuple[LowRank, dict]:
+    """A LoRA from solutions, 64 a step, and its rate: the best of three."""
+    made = {lr: SFT(steps, 64, lr).fit(base, examples, seed)[0] for lr in SFT_RATES}
+    return _best(base, made, check)
+
+
+def reinforced(
+    base: Base, task: Questions, examples: Sequence[Example], steps: int, seed: int, check: Check
+) -> tuple[LowRank, dict]:
+    """A LoRA from right answers alone, eight attempts at each of eight questions a step; its rate (the better of two), and the
+    share of right attempts from the first steps to the last. No change, and zeros, where no attempt is right to begin with.
+    """
+    made, rewards = {}, {}
+    for lr in RL_RATES:
+        try:
+            made[lr], log = GRPO(steps, lr=lr).fit(base, examples, seed, task=task)
+        except SkillweaveError:
+            return LowRank({}), {"rate": 0.0, "rewards": [0.0] * REWARDS}
+        rewards[lr] = curve([row["reward"] for row in log.rows if row["step"]])
+    skill, chosen = _best(base, made, check)
+    return skill, chosen | {"rewards": rewards[chosen["rate"]]}
+
+
+def _best(base: Base, made: Mapping[float, LowRank], check: Check) -> tuple[LowRank, dict]:
+    rate = max(made, key=lambda lr: check(with_skill(base, made[lr])))
+    return made[rate], {"rate": rate}
 
 
 def curve(values: Sequence[float]) -> list[float]:

@@ -12,13 +12,9 @@ from dataclasses import dataclass
 from ..base import Base
 from ..composition import Active
 from ..curriculum.levels import LEVELS
-from ..delta import LowRank
-from ..errors import SkillweaveError
-from ..learn.grpo import GRPO
-from ..learn.sft import SFT
 from ..task import Example
 from ..tasks.facts import people
-from .fact_worlds import REWARDS, Short, blank, curve, documents, notes, right, taught, with_skill
+from .fact_worlds import Short, blank, documents, notes, reinforced, right, shown, taught, with_skill
 
 CRITERION = "Holds if SFT-composite drops >= 30 points iid -> zero-shot and atoms -> RL beats atoms -> SFT zero-shot by >= 10."
 LIMITS = (
@@ -26,7 +22,6 @@ LIMITS = (
     "with one candidate beside each told fact; answers of one word. The second stage is a LoRA. Nothing here is about "
     "pretrained models or longer chains."
 )
-SFT_RATES, RL_RATES = (1e-3, 3e-3, 1e-2), (3e-3, 1e-2)
 DOSE = 32
 """Solved composites that every base has read."""
 BESIDE = 1
@@ -55,7 +50,7 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(1, 64, 180, 1000, 500, 30, 256, 100),
-    "paper": Effort(3, 64, 180, 3000, 2000, 60, 256, 200),
+    "paper": Effort(3, 64, 180, 2500, 1500, 60, 256, 200),
 }
 
 
@@ -97,26 +92,6 @@ def first(here: Setting, base: Base, examples: Sequence[Example]) -> Base:
     return taught(base, parts, here.effort.first, 2e-3, here.seed)
 
 
-def tuned(here: Setting, base: Base) -> tuple[LowRank, dict[str, float]]:
-    """The second stage from solutions: the rate that answers the most validation questions of the seen paths."""
-    made = {lr: SFT(here.effort.second, 64, lr).fit(base, here.composites, here.seed)[0] for lr in SFT_RATES}
-    rate = max(made, key=lambda lr: right(with_skill(base, made[lr]), here.tasks["iid"], here.effort.test // 2, "valid"))
-    return made[rate], {"rate": rate}
-
-
-def reinforced(here: Setting, base: Base) -> tuple[LowRank, dict]:
-    """The second stage from right answers alone, its rate chosen in the same way; nothing is learned where nothing is right."""
-    made = {}
-    for lr in RL_RATES:
-        try:
-            skill, log = GRPO(here.effort.second, lr=lr).fit(base, here.composites, here.seed, task=here.tasks["iid"])
-        except SkillweaveError:
-            return LowRank({}), {"rate": 0.0, "rewards": [0.0] * REWARDS}
-        made[lr] = skill, curve([row["reward"] for row in log.rows if row["step"]])
-    rate = max(made, key=lambda lr: right(with_skill(base, made[lr][0]), here.tasks["iid"], here.effort.test // 2, "valid"))
-    return made[rate][0], {"rate": rate, "rewards": made[rate][1]}
-
-
 def measured(here: Setting, use: Active | Base) -> dict[str, float]:
     """Right answers about test people: each level, and single known facts."""
     count = here.effort.test
@@ -135,11 +110,19 @@ def seed(effort: Effort, seed: int, tick) -> dict[str, dict[str, float]]:
     starts = {"atoms": first(here, base, atoms), "composites": first(here, base, here.composites), "": base}
     tick(1, "first stage")
     found = {name or "reader": measured(here, starts[name]) for name in ("", "atoms", "composites")}
-    for name, stage in (("composites", tuned), ("", reinforced), ("atoms", tuned), ("atoms", reinforced)):
-        skill, how = stage(here, starts[name])
-        arm = f"{name} -> {'SFT' if stage is tuned else 'RL'}".removeprefix(" -> ")
+    steps, iid = effort.second, here.tasks["iid"]
+
+    def check(use: Active) -> float:
+        return right(use, iid, effort.test // 2, "valid")
+
+    for name, way in (("composites", "SFT"), ("", "RL"), ("atoms", "SFT"), ("atoms", "RL")):
+        if way == "SFT":
+            skill, how = shown(starts[name], here.composites, steps, seed, check)
+        else:
+            skill, how = reinforced(starts[name], iid, here.composites, steps, seed, check)
+        arm = f"{name} -> {way}".removeprefix(" -> ")
         found[arm] = measured(here, with_skill(starts[name], skill)) | how
-        tick(0.5, arm)
+    tick(2, "second stage")
     return found
 
 
