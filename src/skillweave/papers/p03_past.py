@@ -7,14 +7,13 @@ comes of it is the skill vector v, added to the model that has read the target a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import torch
+from dataclasses import dataclass
 
 from ..base import Base
-from ..delta import Factors, LowRank
-from ..delta_full import Dense
-from ..likeness import cosines
+from ..composition import Active
+from ..delta import LowRank
+from ..learn.full import moved
+from ..likeness import as_long, cosines, permuted
 from ..measure.score import evaluate
 from ..task import Example
 from ..tasks.facts import people
@@ -103,30 +102,6 @@ def informed(here: Setting, base: Base, part: str) -> Base:
     return taught(base, [(here.about(part), 0.8), *here.form()], here.effort.sft, 2e-3, here.seed)
 
 
-def random(skill: LowRank, seed: int) -> LowRank:
-    """A random change of the same rank and, in each layer, of the same length as `skill`."""
-    draw, factors = torch.Generator().manual_seed(seed), {}
-    for slot, f in skill.factors.items():
-        new = Factors(torch.randn(f.a.shape, generator=draw), torch.randn(f.b.shape, generator=draw))
-        factors[slot] = replace(new, scale=(f.inner(f) / new.inner(new)) ** 0.5)
-    return LowRank(factors)
-
-
-def moved(before: Base, after: Base) -> LowRank:
-    """The change of the linear layers from one base to another."""
-    pairs = {slot: (linear.matrix, after.linears[slot].matrix) for slot, linear in before.linears.items()}
-    return LowRank({}, full={slot: Dense(new - old) for slot, (old, new) in pairs.items()})
-
-
-def permuted(change: LowRank, seed: int) -> LowRank:
-    """The entries of each layer's change in another order: what is alike by chance."""
-    draw, full = torch.Generator().manual_seed(seed), {}
-    for slot in change.slots:
-        values = change.dense(slot)
-        full[slot] = Dense(values.flatten()[torch.randperm(values.numel(), generator=draw)].view(values.shape))
-    return LowRank({}, full=full)
-
-
 def seed(effort: Effort, seed: int, tick) -> dict[str, dict[str, float]]:
     """All arms in one world."""
     here = setting(effort, seed)
@@ -139,7 +114,13 @@ def seed(effort: Effort, seed: int, tick) -> dict[str, dict[str, float]]:
     solutions, rate = shown(source, asked, steps, seed, here.check(SOURCE))
     best, course = reinforced(target, here.two, here.asked(TARGET), steps, seed, here.check(TARGET))
     tick(1, "practice")
-    arms = {"SFT": LowRank({}), "SFT + v": v, "SFT + random": random(v, seed), "SFT + SFT vector": solutions, "target RL": best}
+    arms = {
+        "SFT": LowRank({}),
+        "SFT + v": v,
+        "SFT + random": as_long(v, seed),
+        "SFT + SFT vector": solutions,
+        "target RL": best,
+    }
     found = {name: measured(here, with_skill(target, skill), TARGET) for name, skill in arms.items()}
     found["SFT + v"] |= how
     found["SFT + SFT vector"] |= rate
@@ -154,7 +135,7 @@ def seed(effort: Effort, seed: int, tick) -> dict[str, dict[str, float]]:
     return found
 
 
-def measured(here: Setting, use, part: str) -> dict[str, float]:
+def measured(here: Setting, use: Active | Base, part: str) -> dict[str, float]:
     """Right answers about `part`: of two hops, and single facts."""
     return {"two hops": right(use, here.two, here.effort.test, part), "known": right(use, here.one, here.effort.test, part)}
 
