@@ -391,8 +391,30 @@ def p05() -> str:
     return svg("Paper 5 at small scale: what practice earns, and how deep functions nest that were never practised", panels)
 
 
+def p04() -> str:
+    """The reward while it is learned from, and right answers at each level of newness."""
+    values = pages.read(pages.RESULTS / "p04.json")["values"]
+    levels = ("iid", "composition", "zero-shot")
+
+    def course(arm: str) -> Curve:
+        found = [student(rewards) for rewards in zip(*(run[arm]["rewards"] for run in values["runs"]), strict=True)]
+        return Curve(arm, tuple(((i + 1) / len(found), e.value, e.low, e.high) for i, e in enumerate(found)))
+
+    def line(arm: str) -> Curve:
+        found = [(float(i), values["arms"][arm][level]) for i, level in enumerate(levels)]
+        return Curve(arm, tuple((i, v["mean"], v["low"], v["high"]) for i, v in found))
+
+    ways = ("composites -> SFT", "RL", "atoms -> SFT", "atoms -> RL")
+    panels = [
+        Panel("right attempts while learning", "share of the steps", tuple(map(course, ("RL", "atoms -> RL")))),
+        Panel("right answers, test people", "paths", tuple(map(line, ways)), marks=dict(enumerate(levels))),
+    ]
+    return svg("Paper 4 at small scale: attempts that are right while learning, and right answers by newness", panels)
+
+
 PICTURES: dict[str, Callable[[], str]] = {
     "papers/1.svg": p01,
+    "papers/4.svg": p04,
     "papers/5.svg": p05,
     "papers/23.svg": p23,
     "papers/31.svg": p31,

@@ -36,6 +36,7 @@ from .slots import (
     samples_at_hand,
     stack_of,
 )
+from .words import WordTokenizer
 
 __all__ = [
     "Base",
@@ -302,17 +303,18 @@ def folder_digest(folder: Path) -> str:
 
 
 class TinyBase(Base):
-    """A Llama-shaped decoder from scratch, with characters as tokens; weights drawn from `seed` (untrained).
+    """A Llama-shaped decoder from scratch, its tokens characters or whole words; weights drawn from `seed` (untrained).
 
     One dial: `width`. Depth, heads and feed-forward follow from it: 32 is 0.05 M parameters, 128 about 1 M, 384 about 10 M.
-    `layers` sets the depth by hand, `mlp` the neurons of each layer's feed-forward part.
+    `layers` sets the depth by hand, `mlp` the neurons of each layer's feed-forward part. An `alphabet` that is no string is
+    a list of words.
     """
 
     def __init__(
         self,
         width: int = 32,
         seed: int = 0,
-        alphabet: str = ALPHABET,
+        alphabet: str | Sequence[str] = ALPHABET,
         window: int = 256,
         layers: int | None = None,
         mlp: int | None = None,
@@ -325,7 +327,7 @@ class TinyBase(Base):
             raise BadOption(f"layers is {layers}, but has to be at least 1.")
         if mlp is not None and mlp < 1:
             raise BadOption(f"mlp is {mlp}, but has to be at least 1.")
-        tokenizer = CharTokenizer(alphabet)
+        tokenizer = CharTokenizer(alphabet) if isinstance(alphabet, str) else WordTokenizer(alphabet)
         heads = width // (16 if width % 32 else 32)
         config = LlamaConfig(
             vocab_size=len(tokenizer),

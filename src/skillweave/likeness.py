@@ -1,16 +1,18 @@
 """How alike changes of weights are: inner products and cosines of every two, across all kinds of change.
 
 Of factors all pairs are taken at once, in the factors of all skills side by side; a pair with a dense or a sparse part is taken
-by itself.
+by itself. What is alike by chance is seen beside changes that know nothing: drawn ones of the same length, and permuted ones.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .delta import Factors, LowRank, check_linear
+from .delta_full import Dense
 
 
 def cosines(skills: Sequence[LowRank]) -> Float[Tensor, "skill skill"]:
@@ -45,3 +47,22 @@ def _beside(one: LowRank, other: LowRank) -> float:
     slots = [slot for slot in one.slots if slot in one.full or slot in other.full]
     pairs = [(part, to) for slot in slots for part in one.parts(slot) for to in other.parts(slot)]
     return float(sum(part.inner(to) for part, to in pairs if not isinstance(part, Factors) or not isinstance(to, Factors)))
+
+
+def as_long(skill: LowRank, seed: int) -> LowRank:
+    """Drawn factors of the same ranks and, in each layer, of the same length as those of `skill`."""
+    skill.check_factors()
+    draw, factors = torch.Generator().manual_seed(seed), {}
+    for slot, f in skill.factors.items():
+        new = Factors(torch.randn(f.a.shape, generator=draw), torch.randn(f.b.shape, generator=draw))
+        factors[slot] = replace(new, scale=(f.inner(f) / new.inner(new)) ** 0.5)
+    return LowRank(factors)
+
+
+def permuted(skill: LowRank, seed: int) -> LowRank:
+    """The entries of each layer's change in another order."""
+    draw, full = torch.Generator().manual_seed(seed), {}
+    for slot in skill.slots:
+        values = skill.dense(slot)
+        full[slot] = Dense(values.flatten()[torch.randperm(values.numel(), generator=draw)].view(values.shape))
+    return LowRank({}, full=full)

@@ -49,6 +49,11 @@ class Full:
         batches = Batches(learner, examples, self.batch, seed)
         plan = Plan(self.steps, optimiser=self.optimiser)
         log = train(lambda b: text_loss(learner, b), groups, batches.at, plan, run)
-        with torch.no_grad():
-            full = {s: Dense(learner.linears[s].matrix.detach() - linear.matrix.float()) for s, linear in base.linears.items()}
-        return LowRank({}, full=full), log
+        return moved(base, learner), log
+
+
+def moved(before: Base, after: Base) -> LowRank:
+    """The change of all linear layers from one base to another of the same shape, in fp32."""
+    with torch.no_grad():
+        pairs = {slot: (linear.matrix.float(), after.linears[slot].matrix.float()) for slot, linear in before.linears.items()}
+        return LowRank({}, full={slot: Dense((new - old).detach()) for slot, (old, new) in pairs.items()})
