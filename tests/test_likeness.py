@@ -20,7 +20,8 @@ def test_chance_has_the_length_of_a_skill_in_each_layer(skill):
     other = as_long(skill, 1)
     assert other.slots == skill.slots and len(skill.slots) > 5
     for slot, f in skill.factors.items():
-        assert other.factors[slot].inner(other.factors[slot]) == pytest.approx(f.inner(f)) and other.factors[slot].rank == f.rank
+        one = other.factors[slot]
+        assert one.inner(one) == pytest.approx(f.inner(f)) and one.rank == f.rank
     assert abs(cosines([skill, other])[0, 1].item()) < 0.2
     assert other.energy == as_long(skill, 1).energy and cosines([other, as_long(skill, 2)])[0, 1] < 0.2
 
