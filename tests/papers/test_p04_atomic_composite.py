@@ -12,9 +12,9 @@ from skillweave.tasks.knowledge import Questions
 TINY = Effort(1, 16, 180, read=3, first=2, second=2, composites=40, test=6)
 
 
-def run(iid=0.9, new=0.5, tuned=0.5, reinforced=0.7, known=1.0):
+def run(iid=0.9, new=0.5, tuned=0.5, reinforced=0.7, known=1.0, told=0.9):
     """One seed, with what the criterion looks at."""
-    other = {"iid": 0.5, "zero-shot": 0.5, "known": known}
+    other = {"iid": 0.5, "zero-shot": 0.5, "known": known, "told": told}
     return {
         "atoms": other,
         "composites -> SFT": other | {"iid": iid, "zero-shot": new},
@@ -31,6 +31,7 @@ def run(iid=0.9, new=0.5, tuned=0.5, reinforced=0.7, known=1.0):
         ({"reinforced": 0.55}, "partly"),
         ({"new": 0.65, "reinforced": 0.55}, "does not hold"),
         ({"known": 0.9}, "not tested"),
+        ({"told": 0.5}, "not tested"),
     ],
 )
 @pytest.mark.parametrize("seeds", [1, 3])
