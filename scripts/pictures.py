@@ -391,14 +391,24 @@ def p05() -> str:
     return svg("Paper 5 at small scale: what practice earns, and how deep functions nest that were never practised", panels)
 
 
+def course(runs: Sequence[Mapping], arm: str, name: str = "") -> Curve:
+    """What attempts earned from the first steps of an arm to the last, over the seeds; across is the share of its steps."""
+    found = [student(rewards) for rewards in zip(*(run[arm]["rewards"] for run in runs), strict=True)]
+    return Curve(name or arm, tuple(((i + 1) / len(found), e.value, e.low, e.high) for i, e in enumerate(found)))
+
+
+def p03() -> str:
+    """The reward while the skill vector is learned in the source, and while the target is practised itself."""
+    runs = pages.read(pages.RESULTS / "p03.json")["values"]["runs"]
+    curves = course(runs, "SFT + v", "in the source: v"), course(runs, "target RL", "in the target")
+    panel = Panel("right attempts while practising", "share of the steps", curves)
+    return svg("Paper 3 at small scale: attempts that are right while practising", [panel])
+
+
 def p04() -> str:
     """The reward while it is learned from, and right answers at each level of newness."""
     values = pages.read(pages.RESULTS / "p04.json")["values"]
     levels = ("iid", "composition", "zero-shot")
-
-    def course(arm: str) -> Curve:
-        found = [student(rewards) for rewards in zip(*(run[arm]["rewards"] for run in values["runs"]), strict=True)]
-        return Curve(arm, tuple(((i + 1) / len(found), e.value, e.low, e.high) for i, e in enumerate(found)))
 
     def line(arm: str) -> Curve:
         found = [(float(i), values["arms"][arm][level]) for i, level in enumerate(levels)]
@@ -406,7 +416,11 @@ def p04() -> str:
 
     ways = ("composites -> SFT", "RL", "atoms -> SFT", "atoms -> RL")
     panels = [
-        Panel("right attempts while learning", "share of the steps", tuple(map(course, ("RL", "atoms -> RL")))),
+        Panel(
+            "right attempts while learning",
+            "share of the steps",
+            tuple(course(values["runs"], arm) for arm in ("RL", "atoms -> RL")),
+        ),
         Panel("right answers, test people", "paths", tuple(map(line, ways)), marks=dict(enumerate(levels))),
     ]
     return svg("Paper 4 at small scale: attempts that are right while learning, and right answers by newness", panels)
@@ -414,6 +428,7 @@ def p04() -> str:
 
 PICTURES: dict[str, Callable[[], str]] = {
     "papers/1.svg": p01,
+    "papers/3.svg": p03,
     "papers/4.svg": p04,
     "papers/5.svg": p05,
     "papers/23.svg": p23,
