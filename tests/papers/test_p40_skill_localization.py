@@ -69,6 +69,7 @@ def test_overlaps_tell_related_tasks_from_others(tiny, random_skill):
 SMALL = Effort(1, 16, 3, 2, 1, 6, (DECIDES, 0.5))
 
 
+@pytest.mark.slow
 def test_a_seed_gives_every_arm(monkeypatch):
     monkeypatch.setattr(paper, "KINDS", ("mood", "order"))
     ticks = []
