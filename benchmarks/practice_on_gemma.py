@@ -25,7 +25,7 @@ from skillweave.learn.rejection import Rejection
 from skillweave.learn.sft import SFT
 from skillweave.measure.score import evaluate
 from skillweave.measure.stats import student
-from skillweave.papers.reproduction import shown, summary
+from skillweave.papers.reproduction import check_budgets, shown, summary
 from skillweave.record import run_app, write_result
 from skillweave.result import Estimate
 from skillweave.task import Task
@@ -136,6 +136,7 @@ def practise(*, seeds: int = 3, keep: Path | None = None, out: Path = Path("resu
         answers = run_jobs(jobs, folder, workers=2, title="practice on Gemma")
         minutes = sum(spent(folder)[job.name] for job in jobs) / 60
     runs = [answers[job.name] for job in jobs]
+    check_budgets(runs)
     arms = {arm: {metric: shown(each) for metric, each in found.items()} for arm, found in summary(runs).items()}
     write_result(
         out,

@@ -174,3 +174,11 @@ def test_workers_die_with_a_killed_parent(work, tmp_path):
 def test_errors_cross_processes_whole():
     error = pickle.loads(pickle.dumps(NotFound("skill", "oen", ["one"], hint="look")))
     assert (type(error), str(error)) == (NotFound, "no skill `oen`. Did you mean `one`?   hint: look")
+
+
+def test_a_busy_machine_is_said(chain, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jobs.os, "cpu_count", lambda: 2)
+    for load, said in ((1.9, 0), (7.25, 1)):
+        monkeypatch.setattr(jobs.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        jobs._warn_if_busy()
+        assert capsys.readouterr().err.count("load 7.2 on 2 cores") == said

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from .errors import SkillweaveError
 from .files import atomic_write
-from .progress import progress
+from .progress import progress, say
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, title: str, engine
     waiting = [job for job in jobs if job.name not in done]
     if not waiting:
         return done
+    if engine == "local":
+        _warn_if_busy()
     with (
         _workers(engine, workers) as pool,
         progress(sum(job.steps for job in waiting), title, unit="steps") as tick,
@@ -74,6 +76,13 @@ def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, title: str, engine
     ):
         _drive(pool, waiting, done, folder)
     return done
+
+
+def _warn_if_busy() -> None:
+    """Say that times will be longer when other programs already have all cores."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores:
+        say(f"other programs keep this machine busy (load {load:.1f} on {cores} cores): this takes longer than it would alone")
 
 
 def _workers(engine: Engine, count: int) -> AbstractContextManager[Workers]:

@@ -1,12 +1,13 @@
 """One way to run a paper: every seed a job, every number with an interval, the verdict of the paper's own judge."""
 
 import json
+import re
 import types
 from dataclasses import dataclass
 
 import pytest
 
-from skillweave.errors import NotFound
+from skillweave.errors import NotFound, SkillweaveError
 from skillweave.files import atomic_write
 from skillweave.papers import reproduction
 from skillweave.papers.reproduction import load, reproduce, summary
@@ -74,3 +75,29 @@ def test_every_seed_has_the_same_arms():
 def test_a_paper_that_has_no_module():
     with pytest.raises(NotFound, match="no reproduction of paper `2`"):
         load(2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "spent", "unequal", "said"),
+    [
+        ("samples", (100, 99), (), ""),
+        ("samples", (100, 90), (), "the samples of `ours` and `other` differ (100 and 90)"),
+        ("tokens", (100, 0), (), "the tokens of `ours` and `other` differ"),
+        ("steps", (100, 0), ("other",), ""),
+        ("seconds", (100, 1), (), ""),
+    ],
+)
+def test_arms_with_unequal_budgets_are_not_judged(metric, spent, unequal, said):
+    runs = [{"ours": {metric: spent[0]}, "other": {metric: spent[1]}, "base": {"exact": 0.5}}] * 2
+    if not said:
+        return reproduction.check_budgets(runs, unequal)
+    with pytest.raises(SkillweaveError, match=re.escape(said)):
+        reproduction.check_budgets(runs, unequal)
+
+
+def test_a_paper_is_refused_with_unequal_budgets(paper, tmp_path):
+    paper.seed = lambda effort, seed, tick: {"ours": {"samples": 10.0, "exact": 1.0}, "base": {"samples": 5.0, "exact": 0.0}}
+    with pytest.raises(SkillweaveError, match="name those that are to differ in UNEQUAL"):
+        reproduce(47, "paper", library=tmp_path)
+    paper.UNEQUAL = ("base",)
+    assert reproduce(47, "paper", library=tmp_path).verdict == "holds"

@@ -37,6 +37,8 @@ LIMITS = (
     "has no sense of nesting of its own: the syntax family gives it one, and its dose decides how often the first attempts are "
     "right. Depths above 3 and the transfer to a second task are not tested."
 )
+UNEQUAL = ("control: shown depth 2",)
+"""It is shown right traces and draws nothing."""
 START = (0.01, 0.15)
 """Between these shares of first attempts have to be right: below, nothing can be reinforced; above, little is left to learn."""
 ATOMS = 0.8

@@ -7,19 +7,20 @@ A file `pNN_name.py` holds what is that paper's alone:
     EFFORTS     {"quick": …, "paper": …}: how much of everything, each with `seeds`
     seed(effort, seed, tick)   one seed of all arms -> {arm: {metric: number}}, a pure function of its arguments
     judge(runs)                the verdict over the seeds: holds, partly, does not hold, not tested
+    UNEQUAL                    arms whose budget is another one on purpose, if there are any; the page says why
 """
 
 import importlib
 import pkgutil
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, papers
-from ..errors import NotFound
+from ..errors import NotFound, SkillweaveError
 from ..files import sha256_json
 from ..jobs import Engine, Job, run_jobs, spent
 from ..measure.stats import student
@@ -28,6 +29,10 @@ from ..result import Estimate, Table
 from .catalog import get
 
 EFFORTS = ("quick", "paper")
+BUDGETS = ("tokens", "steps", "samples", "examples")
+"""What arms may say that they spent. Seconds are told and not compared: other programs on the machine decide them, too."""
+APART = 0.02
+"""By how much of the largest the budgets of two arms may differ."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def reproduce(
     answers = run_jobs(jobs, folder, workers=2, title=f"paper {number} ({effort})", engine=engine)
     costs = spent(folder)
     runs = [answers[job.name] for job in jobs]
+    check_budgets(runs, getattr(module, "UNEQUAL", ()))
     report = Reproduction(
         number, paper.title, effort, numbers, summary(runs), module.CRITERION, module.judge(runs), module.LIMITS,
         (time.monotonic() - began) / 60,
@@ -116,6 +122,20 @@ def load(number: int):
     if number not in found:
         raise NotFound("reproduction of paper", str(number), map(str, found), hint="skillweave papers shows how far each is")
     return importlib.import_module(f"{papers.__name__}.{found[number]}")
+
+
+def check_budgets(runs: Sequence[Mapping[str, Mapping[str, Any]]], unequal: Collection[str] = ()) -> None:
+    """SkillweaveError if arms that say how much of something they spent differ in it, other than those that are `unequal`."""
+    for metric in BUDGETS:
+        spent = {arm: sum(run[arm][metric] for run in runs) for arm, found in runs[0].items() if metric in found}
+        spent = {arm: total / len(runs) for arm, total in spent.items() if arm not in unequal}
+        if spent and max(spent.values()) - min(spent.values()) > APART * max(spent.values()):
+            most, least = max(spent, key=spent.__getitem__), min(spent, key=spent.__getitem__)
+            told = f"{spent[most]:,.0f} and {spent[least]:,.0f}"
+            raise SkillweaveError(
+                f"the {metric} of `{most}` and `{least}` differ ({told}): nothing is judged.",
+                "give all arms the same, or name those that are to differ in UNEQUAL and say why on the page",
+            )
 
 
 def summary(runs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:
