@@ -95,7 +95,7 @@ class Effort:
         }
 
 
-EFFORTS = {"quick": Effort(1, pretraining=2000, steps=16, test=60), "paper": Effort(3)}
+EFFORTS = {"quick": Effort(1, pretraining=2000, steps=15, test=60), "paper": Effort(3)}
 
 
 def seed(effort: Effort, seed: int, tick) -> Arms:
